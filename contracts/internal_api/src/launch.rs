@@ -1,0 +1,68 @@
+//! What the host is told to launch, and what the VM's evidence says it was launched with.
+//!
+//! HOST_DATA of the report is SHA-256 of the bytes of the [`LaunchDocument`], exactly as the control plane wrote them.
+//! Nobody re-serialises it: the bytes travel with the assignment, and the attestation service shows them under
+//! `x-ms-inittime`.
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+
+/// The identity of a VM and of everything its boot depends on that the firmware does not measure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LaunchDocument {
+    /// Format version: 1.
+    pub version: u32,
+    /// Upper-case GUID.
+    pub vm_id: String,
+    /// Resource Manager id.
+    pub resource_id: String,
+    /// SHA-256 (hex) of the image's manifest.
+    pub image_digest: String,
+    /// SHA-256 (hex) of the provisioning data's bytes.
+    pub provisioning_digest: String,
+    /// What is encrypted.
+    pub security_encryption: SecurityEncryption,
+    /// Whether UEFI Secure Boot is on.
+    pub secure_boot: bool,
+    /// URL of the key-encryption key with its version, `https://host:port/keys/name/version`.
+    pub key_id: String,
+    /// Base URL of the attestation service.
+    pub attestation_url: String,
+    /// SHA-256 (hex) of the PEM bundle under which both services' TLS certificates verify.
+    pub trust_bundle_digest: String,
+    /// SubjectPublicKeyInfo (PEM) of the tenant's RSA recovery key; the volume's recovery passphrase is wrapped to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_key: Option<String>,
+}
+
+/// `securityEncryptionType` of the OS disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecurityEncryption {
+    /// OS disk and guest state.
+    DiskWithVMGuestState,
+    /// Guest state only; the OS disk stays as the image has it.
+    VMGuestStateOnly,
+}
+
+/// The tenant's provisioning data. The launch document holds the hash of its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProvisioningData {
+    /// Format version: 1.
+    pub version: u32,
+    /// Host name.
+    pub computer_name: String,
+    /// The user to create, with password-less sudo.
+    pub admin_username: String,
+    /// Lines for `authorized_keys`.
+    pub ssh_public_keys: Vec<String>,
+    /// `customData`, base64 as the tenant sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_data: Option<String>,
+}
+
+/// SHA-256 in lower-case hex, as the launch document writes it.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
+}

@@ -1,0 +1,209 @@
+//! Key Vault keys data plane, the part that the main job needs.
+//!
+//! Source: Azure/azure-rest-api-specs `specification/keyvault/data-plane`, versions 7.3 to 2025-07-01.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::jwk::Jwk;
+
+/// Wrapping of a released key: RSA-OAEP (hash in the name, SHA-1 for the first) of a KEK, then AES-KWP of the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyEncryption {
+    /// RSA-OAEP with SHA-1.
+    #[default]
+    #[serde(rename = "CKM_RSA_AES_KEY_WRAP")]
+    CkmRsaAesKeyWrap,
+    /// RSA-OAEP with SHA-256.
+    #[serde(rename = "RSA_AES_KEY_WRAP_256")]
+    RsaAesKeyWrap256,
+    /// RSA-OAEP with SHA-384.
+    #[serde(rename = "RSA_AES_KEY_WRAP_384")]
+    RsaAesKeyWrap384,
+}
+
+/// `attributes` of a key; times are Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyAttributes {
+    /// A disabled key answers no operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Expiry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<i64>,
+    /// Set by the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
+    /// Set by the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<i64>,
+    /// Days of soft delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recoverable_days: Option<i32>,
+    /// For example `Recoverable+Purgeable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_level: Option<String>,
+    /// Whether the private key may be released; cannot change later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exportable: Option<bool>,
+}
+
+/// `release_policy`: the policy's JSON as base64url.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyReleasePolicy {
+    /// `application/json; charset=utf-8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The policy document.
+    #[serde(with = "crate::encoding::base64url")]
+    pub data: Vec<u8>,
+    /// An immutable policy can never be replaced.
+    #[serde(default)]
+    pub immutable: bool,
+}
+
+/// Body of `POST /keys/{name}/create`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyCreateParameters {
+    /// `RSA`, `RSA-HSM`; others are refused by name until they are built.
+    pub kty: String,
+    /// 2048, 3072 or 4096 for RSA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_size: Option<u32>,
+    /// 65537 if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_exponent: Option<u32>,
+    /// Permitted operations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_ops: Vec<String>,
+    /// Attributes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<KeyAttributes>,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Needed for exportable keys, forbidden for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_policy: Option<KeyReleasePolicy>,
+    /// Elliptic curve (refused for RSA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crv: Option<String>,
+}
+
+/// A key as the vault answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyBundle {
+    /// Public part; `kid` is the key's URL with its version.
+    pub key: Jwk,
+    /// Attributes.
+    pub attributes: KeyAttributes,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The release policy of an exportable key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_policy: Option<KeyReleasePolicy>,
+}
+
+/// Body of `wrapkey` and `unwrapkey`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyOperationParameters {
+    /// `RSA-OAEP`, `RSA-OAEP-256`.
+    pub alg: String,
+    /// Input.
+    #[serde(with = "crate::encoding::base64url")]
+    pub value: Vec<u8>,
+}
+
+/// Answer of `wrapkey` and `unwrapkey`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyOperationResult {
+    /// The key that was used.
+    pub kid: String,
+    /// Output.
+    #[serde(with = "crate::encoding::base64url")]
+    pub value: Vec<u8>,
+}
+
+/// Body of `POST /keys/{name}/{version}/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyReleaseParameters {
+    /// The attestation token.
+    pub target: String,
+    /// Echoed in the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// How the key is wrapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enc: Option<KeyEncryption>,
+}
+
+/// Answer of `release`: a JWS whose payload is a [`ReleasePayload`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReleaseResult {
+    /// Compact JWS, RS256, with `x5c`.
+    pub value: String,
+}
+
+/// Payload of the release JWS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasePayload {
+    /// What was asked.
+    pub request: ReleaseRequestEcho,
+    /// What was released.
+    pub response: ReleaseResponse,
+}
+
+/// The request as the service understood it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReleaseRequestEcho {
+    /// API version of the request.
+    pub api_version: String,
+    /// Wrapping.
+    pub enc: KeyEncryption,
+    /// The key's id.
+    pub kid: String,
+    /// The caller's nonce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+/// The wrapped key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseResponse {
+    /// Bundle whose `key.key_hsm` is base64url of the JSON of [`KeyHsm`].
+    pub key: KeyBundle,
+}
+
+/// `key_hsm`: OAEP block of the KEK (as long as the modulus), then AES-KWP of the PKCS#8 key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHsm {
+    /// `1.0`.
+    pub schema_version: String,
+    /// JWE-like header; `alg` is `dir` although it is not.
+    pub header: KeyHsmHeader,
+    /// The two blocks.
+    #[serde(with = "crate::encoding::base64url")]
+    pub ciphertext: Vec<u8>,
+}
+
+/// Header of [`KeyHsm`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyHsmHeader {
+    /// The wrapping key's id in the token.
+    pub kid: String,
+    /// `dir`.
+    pub alg: String,
+    /// The wrapping.
+    pub enc: KeyEncryption,
+}

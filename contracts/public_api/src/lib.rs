@@ -1,0 +1,17 @@
+//! Every type that an outsider sends to Casemate or receives from it.
+//!
+//! What it is: shapes, units and spellings, with the document each was taken from. What it is not: business rules,
+//! storage, trust decisions. The typed client stands behind the feature `client`.
+
+pub mod attestation;
+pub mod decision_log;
+pub mod denial;
+pub mod encoding;
+pub mod jwk;
+pub mod keys;
+pub mod resource_id;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+pub use denial::Denial;
