@@ -133,6 +133,23 @@ impl Connection {
         self.json(self.send(reqwest::Method::POST, path, Some(&body)).await?).await
     }
 
+    /// `POST` of a form (RFC 6749) that answers JSON.
+    pub async fn post_form<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<T, ClientError> {
+        let mut body = url::form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form);
+        let request = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body.finish());
+        let response = request.send().await.map_err(|source| self.transport(source))?;
+        if response.status().is_success() { self.json(response).await } else { Err(self.failure(response).await) }
+    }
+
     async fn json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, ClientError> {
         response.json().await.map_err(|source| self.transport(source))
     }

@@ -1,0 +1,121 @@
+//! Test lanes: which cargo tests belong to which lane, and one closing line over all of them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+/// A lane (CONTRIBUTING.md says what each needs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Lane {
+    /// Every crate's own tests: no root, no network, no clock.
+    Unit,
+    /// All services with a simulated host agent.
+    Stack,
+    /// Real guests under QEMU.
+    Vm,
+    /// Unmodified clients of Azure.
+    Clients,
+    /// The `vm` lane on an SEV-SNP host.
+    Hardware,
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    failures: Vec<String>,
+}
+
+/// Runs the lanes in order, all of them if none is named, and prints the closing line.
+pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
+    let all = [Lane::Unit, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
+    let mut tally = Tally::default();
+    for lane in if lanes.is_empty() { &all[..] } else { lanes } {
+        run_lane(root, *lane, &mut tally)?;
+    }
+    for failure in &tally.failures {
+        crate::say(&format!("failed: {failure}"));
+    }
+    crate::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    if tally.failed > 0 {
+        bail!("{} tests failed", tally.failed);
+    }
+    Ok(())
+}
+
+fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
+    crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
+    match lane {
+        Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], tally),
+        Lane::Stack => cargo_test(root, &["-p", "devkit", "--test", "stack"], tally),
+        Lane::Vm => cargo_test(root, &["-p", "devkit", "--test", "vm"], tally),
+        Lane::Clients => cargo_test(root, &["-p", "devkit", "--test", "clients"], tally),
+        Lane::Hardware if Path::new("/dev/sev").exists() => {
+            cargo_test(root, &["-p", "devkit", "--test", "vm"], tally)
+        }
+        Lane::Hardware => {
+            crate::say("skipped: no /dev/sev on this machine, so nothing was run on real silicon");
+            Ok(())
+        }
+    }
+}
+
+fn cargo_test(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
+    let mut child = Command::new("cargo")
+        .args(["test", "--no-fail-fast"])
+        .args(arguments)
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running cargo test")?;
+    let before = tally.failed;
+    let output = child.stdout.take().context("cargo's output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        tally.count(&line);
+        crate::say(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && tally.failed == before {
+        tally.failed += 1;
+        tally.failures.push(format!("cargo test {} did not build or run", arguments.join(" ")));
+    }
+    Ok(())
+}
+
+impl Tally {
+    /// Counts `test result: ok. 3 passed; 1 failed; ...` and remembers `test name ... FAILED`.
+    fn count(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            self.passed += number_before(rest, " passed");
+            self.failed += number_before(rest, " failed");
+        }
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failures.push(name.to_owned());
+        }
+    }
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let Some(end) = text.find(word) else { return 0 };
+    let digits = text[..end].rsplit(' ').next().unwrap_or_default();
+    digits.parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut tally = Tally::default();
+        tally.count("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        tally.count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        tally.count("test parse::tests::bad ... FAILED");
+        assert_eq!((tally.passed, tally.failed), (15, 2));
+        assert_eq!(tally.failures, ["parse::tests::bad"]);
+    }
+}
