@@ -1,1 +1,17 @@
-//! sealed_disk.
+//! Everything about a confidential VM's disk and state at rest: how the OS disk is encrypted before its first boot, how
+//! its key is sealed to the VM's TPM, and how the VM's own state is kept so that its host can neither read nor forge it.
+//!
+//! Not here: network, decisions about trust, the prediction of PCRs, the block device served to QEMU.
+//!
+//! | module | provides |
+//! |---|---|
+//! | [`secret`] | `Secret<N>`, `VolumeKey`, `Passphrase`: wiped, without `Debug`; serde helpers to be named explicitly |
+//! | [`xts`] | `Xts::new(&[u8; 64])`, `encrypt_in_place`, `decrypt_in_place` |
+//! | [`luks2`] | `Format { .. }.write()`, `check()`, `CheckedHeader::unlock()`, `replace_token()`, `repair()` |
+//! | [`seal`] | `SrkPublic::parse()`, `policy_pcr()`, `seal()`, `systemd_tpm2_token()`, `passphrase_of()` |
+
+mod crypto;
+pub mod luks2;
+pub mod seal;
+pub mod secret;
+pub mod xts;
