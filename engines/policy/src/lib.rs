@@ -5,5 +5,7 @@
 //! key. What this crate is not: it knows no report format, no signature, no clock and no network. Both evaluations do
 //! bounded work on hostile input, and both can only say yes through a value that nobody else can make.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 pub mod language;
 pub mod release;

@@ -394,6 +394,10 @@ fn a_rule_with_a_mistake_is_refused_at_the_mistake() {
         expect!["line 3, column 17: expected an identifier that this rule does not have yet, found `c`"],
     );
     refused_rule(r#"!c:[value==1] => permit();"#, expect!["line 3, column 2: expected `[`, found `c`"]);
+}
+
+#[test]
+fn an_action_with_a_mistake_is_refused_at_the_mistake() {
     refused_rule(
         r#"[value==1] => issue(type="a", value=1);"#,
         expect!["line 3, column 15: expected `permit`, `deny` or `add`, found `issue`"],
@@ -405,6 +409,10 @@ fn a_rule_with_a_mistake_is_refused_at_the_mistake() {
     );
     refused_rule(r#"=> add(type="a");"#, expect!["line 3, column 16: expected `,`, found `)`"]);
     refused_rule(r#"=> add(type=1, value=1);"#, expect!["line 3, column 13: expected a text, found `1`"]);
+}
+
+#[test]
+fn characters_that_are_no_token_are_refused_where_they_stand() {
     refused_rule(
         r#"[value==1] || [value==2] => permit();"#,
         expect![
