@@ -18,19 +18,20 @@ enum Wanted {
 }
 
 impl Run {
-    /// A rule with `deny()` whose conditions hold. The first condition is the one that is told.
+    /// A rule with `deny()` whose conditions hold. The last condition is the one that is told: those before it say when
+    /// the rule applies.
     pub(super) fn denied_by(&mut self, rule: &Rule, bindings: &Bindings) -> Deny {
-        let Some(condition) = rule.conditions.first() else {
+        let (Some(condition), Some((last, context))) = (rule.conditions.last(), bindings.split_last()) else {
             return named(rule, "any", "another policy".to_owned(), "denied without a condition".to_owned());
         };
+        let context = context.to_vec();
         let wanted = if condition.negated { Wanted::Satisfied } else { Wanted::Unsatisfied };
-        let matched = bindings.first().and_then(|binding| binding.current);
-        let actual = match matched.and_then(|index| self.claims.get(index)) {
+        let actual = match last.current.and_then(|index| self.claims.get(index)) {
             Some(claim) => shown(&claim.value),
-            None => self.actual(condition, &Vec::new()),
+            None => self.actual(condition, &context),
         };
-        let expected = self.expected(condition, wanted, &Vec::new());
-        let claim = self.subject(condition, &Vec::new());
+        let expected = self.expected(condition, wanted, &context);
+        let claim = self.subject(condition, &context);
         named(rule, &claim, expected, actual)
     }
 

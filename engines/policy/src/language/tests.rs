@@ -95,6 +95,10 @@ fn a_denial_names_claim_expectation_value_rule_and_line() {
         ]],
     );
     authorizes(
+        r#"[type=="root", value=="development"] && c:[type=="set"] && [type=="svn", value!=c.value] => deny();"#,
+        expect![[r#"deny svn: expected 1, found 7 (policy line 3: [type=="root", value=="development"] && c:[type=="set"] && [type=="svn", value!=c.value] => deny())"#]],
+    );
+    authorizes(
         "=> deny();",
         expect![
             "deny any: expected another policy, found denied without a condition (policy line 3: => deny())"
