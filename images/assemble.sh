@@ -18,6 +18,11 @@ esp=tree/boot/efi
 if [[ -e $esp/EFI/BOOT/BOOTX64.efi ]]; then
     mv "$esp/EFI/BOOT/BOOTX64.efi" "$esp/EFI/BOOT/BOOTX64.EFI"
 fi
+# Beside shim in EFI/BOOT lies Debian's fbx64.efi, which makes a boot entry and resets the machine once. Without it shim
+# starts the second stage by its built-in name at once, with the same PCR values. A later update of shim in the guest
+# brings fbx64.efi back, and the machine goes over to the entry in EFI/debian by itself.
+rm -f "$esp/EFI/BOOT/fbx64.efi"
+cp "$esp/EFI/systemd/systemd-bootx64.efi" "$esp/EFI/BOOT/grubx64.efi"
 cmp -s "$esp/EFI/BOOT/BOOTX64.EFI" tree/usr/lib/shim/shimx64.efi.signed || { echo "EFI/BOOT/BOOTX64.EFI is not the signed shim" >&2; exit 1; }
 compgen -G "$esp/loader/entries/debian-*.conf" >/dev/null || { echo "Debian's hooks left no boot entry" >&2; exit 1; }
 
