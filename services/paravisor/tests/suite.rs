@@ -1,0 +1,8 @@
+//! Integration tests of the paravisor, one file a feature.
+
+#[path = "suite/nbd.rs"]
+mod nbd;
+#[path = "suite/support.rs"]
+mod support;
+#[path = "suite/tpm_server.rs"]
+mod tpm_server;
