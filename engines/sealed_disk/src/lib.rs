@@ -6,12 +6,18 @@
 //! | module | provides |
 //! |---|---|
 //! | [`secret`] | `Secret<N>`, `VolumeKey`, `Passphrase`: wiped, without `Debug`; serde helpers to be named explicitly |
+//! | [`storage`] | the file operations of the two containers, as a trait for crash tests |
 //! | [`xts`] | `Xts::new(&[u8; 64])`, `encrypt_in_place`, `decrypt_in_place` |
 //! | [`luks2`] | `Format { .. }.write()`, `check()`, `CheckedHeader::unlock()`, `replace_token()`, `repair()` |
+//! | [`boot_region`] | `BootRegion::create/open`, `read_at`, `write_at`, `flush` -> table, `committed`, `reader` |
+//! | [`guest_state`] | `GuestState::create`, `LockedState::open` -> `unlock(&Kek)`, `read`, `commit`, `advance` |
 //! | [`seal`] | `SrkPublic::parse()`, `policy_pcr()`, `seal()`, `systemd_tpm2_token()`, `passphrase_of()` |
 
+pub mod boot_region;
 mod crypto;
+pub mod guest_state;
 pub mod luks2;
 pub mod seal;
 pub mod secret;
+pub mod storage;
 pub mod xts;
