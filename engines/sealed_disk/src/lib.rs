@@ -11,12 +11,16 @@
 //! | [`luks2`] | `Format { .. }.write()`, `check()`, `CheckedHeader::unlock()`, `replace_token()`, `repair()` |
 //! | [`boot_region`] | `BootRegion::create/open`, `read_at`, `write_at`, `flush` -> table, `committed`, `reader` |
 //! | [`guest_state`] | `GuestState::create`, `LockedState::open` -> `unlock(&Kek)`, `read`, `commit`, `advance` |
+//! | [`image`] | `Layout::discover`, `Manifest::build/parse/digest_of/disk_layout` -> `DiskLayout` with `spans()` |
+//! | [`provision`] | `encrypt_image(Job { .. }, progress)` |
 //! | [`seal`] | `SrkPublic::parse()`, `policy_pcr()`, `seal()`, `systemd_tpm2_token()`, `passphrase_of()` |
 
 pub mod boot_region;
 mod crypto;
 pub mod guest_state;
+pub mod image;
 pub mod luks2;
+pub mod provision;
 pub mod seal;
 pub mod secret;
 pub mod storage;
