@@ -112,6 +112,72 @@ pub struct KeyBundle {
     pub release_policy: Option<KeyReleasePolicy>,
 }
 
+/// Body of `PATCH /keys/{name}/{version}`: what is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyUpdateParameters {
+    /// Permitted operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_ops: Option<Vec<String>>,
+    /// `enabled`, `nbf`, `exp`; `exportable` cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<KeyAttributes>,
+    /// Free labels, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// Only without a version in the path, and never for an immutable policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_policy: Option<KeyReleasePolicy>,
+}
+
+/// A key in a list: no key material.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyItem {
+    /// The key's URL, in lists of versions with the version.
+    pub kid: String,
+    /// Attributes.
+    pub attributes: KeyAttributes,
+    /// Free labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// How it was deleted, in lists of deleted keys.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<Deletion>,
+}
+
+/// Answer of `GET /keys`, `GET /keys/{name}/versions` and `GET /deletedkeys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyListResult {
+    /// One page.
+    pub value: Vec<KeyItem>,
+    /// URL of the next page.
+    pub next_link: Option<String>,
+}
+
+/// When a key was deleted, and until when it can be recovered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deletion {
+    /// URL of the deleted key.
+    pub recovery_id: String,
+    /// Unix seconds.
+    pub deleted_date: i64,
+    /// Unix seconds; from then on the key is gone.
+    pub scheduled_purge_date: i64,
+}
+
+/// Answer of `DELETE /keys/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletedKeyBundle {
+    /// The newest version.
+    #[serde(flatten)]
+    pub bundle: KeyBundle,
+    /// When it goes for good.
+    #[serde(flatten)]
+    pub deletion: Deletion,
+}
+
 /// Body of `wrapkey` and `unwrapkey`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

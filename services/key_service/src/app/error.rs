@@ -1,0 +1,69 @@
+//! How a request can end other than well.
+
+use public_api::Denial;
+
+use crate::crypto::rsa::RsaError;
+use crate::crypto::seal::SealBroken;
+use crate::store::StoreError;
+use crate::token::TokenError;
+
+/// One variant for what a caller would do differently.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Refused, with the reason; it is in the decision log.
+    #[error(transparent)]
+    Denied(Denial),
+    /// No bearer token.
+    #[error("AKV10000: Request is missing a Bearer or PoP token.")]
+    NoToken,
+    /// A bearer token that is not believed.
+    #[error(transparent)]
+    BadToken(Denial),
+    /// The request says something that cannot be.
+    #[error("{message}")]
+    BadParameter {
+        /// The field, as a path.
+        target: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// There is no such key.
+    #[error(
+        "A key with (name/id) {0} was not found in this key vault. If you recently deleted this key you may be able to recover it using the correct recovery command."
+    )]
+    KeyNotFound(String),
+    /// The name is in another state than the request needs.
+    #[error("{0}")]
+    Conflict(String),
+    /// More bytes than are read.
+    #[error("the request body is larger than the limit of {0} bytes")]
+    BodyTooLarge(usize),
+    /// The body did not come.
+    #[error("the request body did not arrive in time or completely")]
+    BodyIncomplete,
+    /// An issuer's keys are not available now.
+    #[error("a token cannot be checked now")]
+    IssuerUnavailable(#[source] TokenError),
+    /// The database.
+    #[error("the key database failed")]
+    Store(#[from] StoreError),
+    /// A stored key does not open.
+    #[error("the stored key cannot be used")]
+    Seal(#[from] SealBroken),
+    /// Something that holds by construction does not.
+    #[error("an operation with a stored key failed")]
+    Key(#[source] RsaError),
+    /// A stored policy that was checked at its creation cannot be read.
+    #[error("the stored release policy cannot be read")]
+    Policy(#[source] policy::release::ReleasePolicyError),
+    /// A worker thread was lost.
+    #[error("a worker did not finish")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+impl AppError {
+    /// A field and what is wrong with it.
+    pub fn bad(target: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::BadParameter { target: target.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,12 @@
+//! Verbs and decisions; no HTTP types, no SQL.
+
+pub mod error;
+pub mod generation;
+pub mod keys;
+pub mod operate;
+pub mod release;
+mod state;
+mod validate;
+
+pub use error::AppError;
+pub use state::{AppState, Clock, StartError};

@@ -1,0 +1,177 @@
+//! What the service holds while it runs, and how it is put together.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use public_api::Denial;
+use public_api::decision_log::Decision;
+use serde_json::{Value, json};
+
+use super::AppError;
+use crate::config::{Config, ConfigError};
+use crate::crypto::seal::{MasterKey, MasterKeyError};
+use crate::crypto::signer::{Signer, SignerError};
+use crate::store::decisions::{self, Event};
+use crate::store::{Store, StoreError, meta};
+use crate::token::Issuer;
+use crate::token::caller::{Caller, Callers, Permission};
+use crate::token::evidence::Authorities;
+use crate::token::jwks::{Jwks, JwksError};
+
+/// Seconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error("the configuration is not usable")]
+    Config(#[from] ConfigError),
+    /// The data folder.
+    #[error("could not use the data folder {path}")]
+    DataDir {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("another key service runs on the data folder {0}")]
+    DataDirBusy(PathBuf),
+    /// The database.
+    #[error("the key database is not usable")]
+    Store(#[from] StoreError),
+    /// The master key.
+    #[error("the master key is not usable")]
+    MasterKey(#[from] MasterKeyError),
+    /// The signing identity.
+    #[error("release answers cannot be signed")]
+    Signer(#[from] SignerError),
+    /// An issuer.
+    #[error("an issuer's keys cannot be reached")]
+    Jwks(#[from] JwksError),
+}
+
+/// The running service.
+pub struct AppState {
+    pub(crate) base_url: String,
+    pub(crate) allow_development_roots: bool,
+    pub(crate) challenge: String,
+    pub(crate) store: Store,
+    pub(crate) master: MasterKey,
+    pub(crate) signer: Signer,
+    pub(crate) callers: Callers,
+    pub(crate) authorities: Authorities,
+    clock: Clock,
+    /// Held while the service runs; the lock goes with the process.
+    _lock: File,
+}
+
+impl AppState {
+    /// Opens everything that the configuration names.
+    pub async fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        let lock = locked(&config.data_dir)?;
+        let store = Store::open(&config.data_dir.join("keys.sqlite")).await?;
+        let master = master_key(config, &store).await?;
+        let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
+        if config.allow_development_roots {
+            tracing::warn!("evidence of development roots can release keys: allow_development_roots is set");
+        }
+        let callers = &config.callers;
+        Ok(Self {
+            base_url: config.base_url().to_owned(),
+            allow_development_roots: config.allow_development_roots,
+            challenge: format!(
+                "Bearer authorization=\"{}\", resource=\"{}\"",
+                callers.authorization, callers.audience
+            ),
+            store,
+            master,
+            signer,
+            callers: Callers::new(
+                Issuer::new(&callers.issuer, Jwks::new(&callers.source()?)?),
+                &callers.audience,
+            ),
+            authorities: authorities(config)?,
+            clock,
+            _lock: lock,
+        })
+    }
+
+    /// Seconds since 1970.
+    pub fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// Passes if the caller may do this; otherwise the refusal is recorded.
+    pub async fn permit(
+        &self,
+        caller: &Caller,
+        permission: Permission,
+        subject: &str,
+    ) -> Result<(), AppError> {
+        match caller.require(permission) {
+            Ok(()) => Ok(()),
+            Err(denial) => Err(self.refuse(subject, denial, json!({"caller": caller.id})).await),
+        }
+    }
+
+    /// Records a refusal and turns it into the error that the caller gets.
+    pub async fn refuse(&self, subject: &str, denial: Denial, detail: Value) -> AppError {
+        let event = self.event(Decision::Refused, subject, Some(denial.clone()), detail);
+        let written =
+            self.store.write(move |connection| Box::pin(decisions::append(connection, event))).await;
+        match written {
+            Ok(_) => AppError::Denied(denial),
+            Err(error) => AppError::Store(error),
+        }
+    }
+
+    /// An entry for the decision log.
+    pub fn event(&self, decision: Decision, subject: &str, denial: Option<Denial>, detail: Value) -> Event {
+        Event { time: rfc3339(self.now()), decision, subject: subject.to_owned(), denial, detail }
+    }
+}
+
+/// Loads the master key and, for a new database, records its id.
+async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartError> {
+    let recorded = meta::read(store.readers(), meta::MASTER_KEY_ID).await?;
+    let recorded = recorded.map(|id| String::from_utf8_lossy(&id).into_owned());
+    let master = MasterKey::load(&config.master_key.file, config.master_key.create, recorded.as_deref())?;
+    if recorded.is_none() {
+        let id = master.id().as_str().as_bytes().to_vec();
+        let record = store.write(move |connection| {
+            Box::pin(async move { meta::write(connection, meta::MASTER_KEY_ID, &id).await })
+        });
+        record.await?;
+    }
+    Ok(master)
+}
+
+fn authorities(config: &Config) -> Result<Authorities, StartError> {
+    let issuers = config.authority.iter().map(|authority| {
+        let keys = Jwks::new(&authority.source()?)?;
+        Ok(Issuer::new(&authority.issuer, keys))
+    });
+    Ok(Authorities::new(issuers.collect::<Result<_, StartError>>()?))
+}
+
+/// Makes the folder and takes its lock.
+fn locked(folder: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let file =
+        File::options().create(true).write(true).truncate(false).open(folder.join("lock")).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::DataDirBusy(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).expect("the clock is within its range").to_string()
+}

@@ -1,0 +1,207 @@
+//! The configuration file (TOML): one struct, parsed once, unknown keys refused. An example is in the crate's
+//! documentation.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The vault's URL as clients see it (`https://host[:port]`): the start of every key id.
+    pub public_url: Url,
+    /// Folder for the database.
+    pub data_dir: PathBuf,
+    /// PEM chain of the server.
+    pub tls_certificate: PathBuf,
+    /// PKCS#8 PEM.
+    pub tls_key: PathBuf,
+    /// Whether evidence of a development root can release anything at all. The key's policy must demand it too.
+    #[serde(default)]
+    pub allow_development_roots: bool,
+    /// The key that seals all others.
+    pub master_key: MasterKeyConfig,
+    /// Who may call.
+    pub callers: CallersConfig,
+    /// Attestation services whose tokens are believed.
+    pub authority: Vec<AuthorityConfig>,
+}
+
+/// `[master_key]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MasterKeyConfig {
+    /// 64 hex characters, mode 0600.
+    pub file: PathBuf,
+    /// Make it if there is neither file nor database.
+    #[serde(default)]
+    pub create: bool,
+}
+
+/// `[callers]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallersConfig {
+    /// `iss` of bearer tokens.
+    pub issuer: String,
+    /// `aud` of bearer tokens; the challenge calls it `resource`.
+    pub audience: String,
+    /// Where callers get tokens; the challenge calls it `authorization`.
+    pub authorization: String,
+    /// Where the issuer's keys are.
+    pub jwks_url: Option<Url>,
+    /// Or a file with them.
+    pub jwks_file: Option<PathBuf>,
+    /// PEM of the only certificates trusted for `jwks_url`.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[[authority]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityConfig {
+    /// `iss` of attestation tokens.
+    pub issuer: String,
+    /// Where its keys are; `{issuer}/certs` if neither this nor a file is given.
+    pub jwks_url: Option<Url>,
+    /// Or a file with them.
+    pub jwks_file: Option<PathBuf>,
+    /// PEM of the only certificates trusted for `jwks_url`.
+    pub ca: Option<PathBuf>,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// Fetched over HTTPS, trusting only the certificates in `ca`.
+    Url {
+        /// The address.
+        url: Url,
+        /// PEM file.
+        ca: PathBuf,
+    },
+    /// Read from a file.
+    File(PathBuf),
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("could not read the configuration {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML of this form.
+    #[error("the configuration {path} is not valid")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The cause, with line and key.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value that cannot be.
+    #[error("`{key}`: {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.callers.source()?;
+        if self.authority.is_empty() {
+            return Err(value("authority", "at least one attestation service is needed"));
+        }
+        for authority in &self.authority {
+            authority.source()?;
+        }
+        self.host()?;
+        let paths = [
+            ("data_dir", &self.data_dir),
+            ("tls_certificate", &self.tls_certificate),
+            ("tls_key", &self.tls_key),
+            ("master_key.file", &self.master_key.file),
+        ];
+        match paths.iter().find(|(_, path)| !path.is_absolute()) {
+            Some((key, _)) => Err(value(key, "the path must be absolute")),
+            None => Ok(()),
+        }
+    }
+
+    /// The host name in `public_url`.
+    pub fn host(&self) -> Result<&str, ConfigError> {
+        let plain = self.public_url.scheme() == "https" && self.public_url.path() == "/";
+        let plain = plain && self.public_url.query().is_none() && self.public_url.fragment().is_none();
+        let host = self.public_url.host_str().filter(|_| plain);
+        host.ok_or_else(|| value("public_url", "expected https://host[:port]"))
+    }
+
+    /// `public_url` without a slash at its end.
+    pub fn base_url(&self) -> &str {
+        self.public_url.as_str().trim_end_matches('/')
+    }
+}
+
+impl CallersConfig {
+    /// Where the issuer's keys are.
+    pub fn source(&self) -> Result<JwksSource, ConfigError> {
+        source("callers", None, self.jwks_url.as_ref(), self.jwks_file.as_ref(), self.ca.as_ref())
+    }
+}
+
+impl AuthorityConfig {
+    /// Where the issuer's keys are.
+    pub fn source(&self) -> Result<JwksSource, ConfigError> {
+        let usual = Url::parse(&format!("{}/certs", self.issuer.trim_end_matches('/')))
+            .map_err(|_| value("authority.issuer", "expected a URL"))?;
+        source("authority", Some(usual), self.jwks_url.as_ref(), self.jwks_file.as_ref(), self.ca.as_ref())
+    }
+}
+
+fn source(
+    section: &str,
+    usual: Option<Url>,
+    url: Option<&Url>,
+    file: Option<&PathBuf>,
+    ca: Option<&PathBuf>,
+) -> Result<JwksSource, ConfigError> {
+    let key = |name: &str| format!("{section}.{name}");
+    match (url.cloned().or(usual.filter(|_| file.is_none())), file) {
+        (Some(_), Some(_)) => Err(value(&key("jwks_file"), "give either `jwks_url` or `jwks_file`")),
+        (None, None) => Err(value(&key("jwks_url"), "either `jwks_url` or `jwks_file` is needed")),
+        (None, Some(file)) => Ok(JwksSource::File(file.clone())),
+        (Some(url), None) if url.scheme() != "https" => Err(value(&key("jwks_url"), "expected https")),
+        (Some(url), None) => {
+            let ca = ca.ok_or_else(|| value(&key("ca"), "needed to trust `jwks_url`"))?;
+            Ok(JwksSource::Url { url, ca: ca.clone() })
+        }
+    }
+}
+
+fn value(key: &str, problem: &'static str) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), problem }
+}

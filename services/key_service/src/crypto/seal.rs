@@ -1,0 +1,241 @@
+//! Private keys at rest: AES-256-GCM under a master key that lies in a file of its own.
+//!
+//! The additional data binds a ciphertext to everything that decides about the key: its name, version and type,
+//! whether it is exportable, and its release policy. Who can write to the database but has no master key can therefore
+//! neither swap two keys nor give a key another policy.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{digest, rand};
+use zeroize::Zeroizing;
+
+const MASTER_KEY_LEN: usize = 32;
+/// Label before the master key when its id is computed, so that the id is a hash of nothing else.
+const ID_LABEL: &[u8] = b"casemate master key id v1\0";
+
+/// A PKCS#8 private key in memory. It has no `Debug`, and its bytes are wiped when it goes.
+pub struct PrivateKey(Zeroizing<Vec<u8>>);
+
+impl PrivateKey {
+    /// Takes the bytes over.
+    pub fn from_pkcs8(der: Zeroizing<Vec<u8>>) -> Self {
+        Self(der)
+    }
+
+    /// The PKCS#8 DER. Callers must not copy it into anything that is not wiped.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Nonce, ciphertext and tag.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Vec<u8>);
+
+impl Sealed {
+    /// From the database.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// For the database.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What a sealed key is bound to, beside the master key.
+pub struct Binding<'a> {
+    /// Name, as stored.
+    pub name: &'a str,
+    /// Version.
+    pub version: &'a str,
+    /// Type.
+    pub kty: &'a str,
+    /// Whether it may be released.
+    pub exportable: bool,
+    /// Policy document, and whether it is immutable.
+    pub policy: Option<(&'a [u8], bool)>,
+}
+
+impl Binding<'_> {
+    /// One unambiguous byte string: every field with its length before it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let (policy, immutable) = self.policy.unwrap_or((&[], false));
+        let flags = [u8::from(self.exportable), u8::from(self.policy.is_some()), u8::from(immutable)];
+        let fields: [&[u8]; 5] =
+            [self.name.as_bytes(), self.version.as_bytes(), self.kty.as_bytes(), &flags, policy];
+        let mut bytes = b"casemate sealed key v1".to_vec();
+        for field in fields {
+            bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(field);
+        }
+        bytes
+    }
+}
+
+/// The master key's public name: the first half of a hash, hex.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterKeyId(String);
+
+impl MasterKeyId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What can be wrong with the master key's file.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterKeyError {
+    /// There is no file, and the configuration does not ask to make one.
+    #[error("there is no master key at {0}; set `master_key.create = true` to make one")]
+    Missing(PathBuf),
+    /// There is a database but no master key for it.
+    #[error(
+        "there is no master key at {file}, but the database was sealed under master key {id}; restore that file"
+    )]
+    Lost {
+        /// Where it should be.
+        file: PathBuf,
+        /// Its id.
+        id: String,
+    },
+    /// The file holds another key.
+    #[error("{file} holds master key {found}, but the database was sealed under master key {expected}")]
+    Wrong {
+        /// The file.
+        file: PathBuf,
+        /// Id in the database.
+        expected: String,
+        /// Id of the file.
+        found: String,
+    },
+    /// Others may read or write the file.
+    #[error("the master key {file} has mode {mode:04o}; only its owner may read and write it (0600)")]
+    Permissions {
+        /// The file.
+        file: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Not 64 hex characters.
+    #[error("the master key {0} is not 64 hexadecimal characters")]
+    Malformed(PathBuf),
+    /// The file cannot be read or written.
+    #[error("could not use the master key {file}")]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A sealed key that does not open: damaged, moved to another name, or its policy was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a stored key does not open: the database was changed or damaged")]
+pub struct SealBroken;
+
+/// The key that seals all others.
+pub struct MasterKey {
+    key: RandomizedNonceKey,
+    id: MasterKeyId,
+}
+
+impl MasterKey {
+    /// Loads the key that a database was sealed under (`expected`), or for a new database loads or makes one.
+    pub fn load(file: &Path, create: bool, expected: Option<&str>) -> Result<Self, MasterKeyError> {
+        let key = match (read(file)?, expected) {
+            (Some(key), _) => key,
+            (None, Some(id)) => {
+                return Err(MasterKeyError::Lost { file: file.to_owned(), id: id.to_owned() });
+            }
+            (None, None) if create => make(file)?,
+            (None, None) => return Err(MasterKeyError::Missing(file.to_owned())),
+        };
+        let found = id_of(&key);
+        if let Some(expected) = expected.filter(|id| *id != found.as_str()) {
+            let expected = expected.to_owned();
+            return Err(MasterKeyError::Wrong { file: file.to_owned(), expected, found: found.0 });
+        }
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes");
+        Ok(Self { key, id: found })
+    }
+
+    /// The key's id.
+    pub fn id(&self) -> &MasterKeyId {
+        &self.id
+    }
+
+    /// Seals a private key to `binding`.
+    pub fn seal(&self, key: &PrivateKey, binding: &[u8]) -> Sealed {
+        let mut buffer = Zeroizing::new(Vec::with_capacity(key.pkcs8().len() + AES_256_GCM.tag_len()));
+        buffer.extend_from_slice(key.pkcs8());
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(Aad::from(binding), &mut *buffer)
+            .expect("a private key is shorter than the limit of AES-GCM");
+        let mut sealed = nonce.as_ref().to_vec();
+        sealed.extend_from_slice(&buffer);
+        Sealed(sealed)
+    }
+
+    /// Opens what was sealed to `binding`.
+    pub fn open(&self, sealed: &Sealed, binding: &[u8]) -> Result<PrivateKey, SealBroken> {
+        let (nonce, ciphertext) = sealed.0.split_at_checked(NONCE_LEN).ok_or(SealBroken)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealBroken)?;
+        let mut buffer = Zeroizing::new(ciphertext.to_vec());
+        let length =
+            self.key.open_in_place(nonce, Aad::from(binding), &mut buffer).map_err(|_| SealBroken)?.len();
+        buffer.truncate(length);
+        Ok(PrivateKey(buffer))
+    }
+}
+
+fn id_of(key: &[u8; MASTER_KEY_LEN]) -> MasterKeyId {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(ID_LABEL);
+    context.update(key);
+    MasterKeyId(hex::encode(&context.finish().as_ref()[..16]))
+}
+
+fn read(file: &Path) -> Result<Option<Zeroizing<[u8; MASTER_KEY_LEN]>>, MasterKeyError> {
+    let failed = |source| MasterKeyError::Io { file: file.to_owned(), source };
+    let metadata = match fs::metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(MasterKeyError::Permissions { file: file.to_owned(), mode });
+    }
+    let text = Zeroizing::new(fs::read(file).map_err(failed)?);
+    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
+    hex::decode_to_slice(text.trim_ascii_end(), key.as_mut_slice())
+        .map_err(|_| MasterKeyError::Malformed(file.to_owned()))?;
+    Ok(Some(key))
+}
+
+fn make(file: &Path) -> Result<Zeroizing<[u8; MASTER_KEY_LEN]>, MasterKeyError> {
+    let failed = |source| MasterKeyError::Io { file: file.to_owned(), source };
+    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
+    rand::fill(key.as_mut_slice()).expect("the system has random numbers");
+    let mut text = Zeroizing::new(vec![0; 2 * MASTER_KEY_LEN]);
+    hex::encode_to_slice(key.as_slice(), &mut text).expect("the buffer has twice the length");
+    let mut output =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+    output.write_all(&text).and_then(|()| output.write_all(b"\n")).map_err(failed)?;
+    output.sync_all().map_err(failed)?;
+    if let Some(folder) = file.parent() {
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
+    tracing::info!(file = %file.display(), "made a new master key; without it no stored key opens");
+    Ok(key)
+}

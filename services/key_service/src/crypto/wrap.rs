@@ -1,0 +1,65 @@
+//! Wrapping a private key for release: RSA-OAEP of a fresh AES key, then AES key wrap with padding (RFC 5649) of the
+//! PKCS#8 key. Source: Key Vault REST API, `release`, `KeyEncryptionAlgorithm`; PKCS#11 `CKM_RSA_AES_KEY_WRAP`.
+
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
+use aws_lc_rs::rand;
+use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OaepAlgorithm};
+use policy::release::ReleaseDecision;
+use public_api::keys::{KeyEncryption, KeyHsm, KeyHsmHeader};
+use zeroize::Zeroizing;
+
+use super::rsa::{PublicParts, RsaError};
+use super::seal::PrivateKey;
+
+const KEK_LEN: usize = 32;
+
+/// The key in a verified token that a released key is wrapped to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetKey {
+    /// Its id in the token.
+    pub kid: String,
+    /// The key.
+    pub key: PublicParts,
+}
+
+/// Wraps a private key to `target`. There is no way to do it without a policy's decision for that token.
+pub fn release_to(
+    _decision: &ReleaseDecision,
+    private: &PrivateKey,
+    target: &TargetKey,
+    enc: KeyEncryption,
+) -> Result<KeyHsm, RsaError> {
+    let mut kek = Zeroizing::new([0; KEK_LEN]);
+    rand::fill(kek.as_mut_slice()).expect("the system has random numbers");
+    let mut ciphertext = encrypted_kek(target, enc, kek.as_slice())?;
+    ciphertext.extend_from_slice(&padded_wrap(kek.as_slice(), private));
+    let header = KeyHsmHeader { kid: target.kid.clone(), alg: "dir".to_owned(), enc };
+    Ok(KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext })
+}
+
+fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<Vec<u8>, RsaError> {
+    let key = target.key.encrypting_key()?;
+    let mut block = vec![0; key.ciphertext_size()];
+    let written = key.encrypt(oaep(enc), kek, &mut block, None).map_err(|_| RsaError::Value)?.len();
+    block.truncate(written);
+    Ok(block)
+}
+
+fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
+    let plaintext = private.pkcs8();
+    let kek = AesKek::new(&AES_256, kek).expect("the key-encryption key has 32 bytes");
+    // RFC 5649: padded to 8 bytes, and 8 bytes of integrity check.
+    let mut output = vec![0; plaintext.len().next_multiple_of(8) + 8];
+    let written =
+        kek.wrap_with_padding(plaintext, &mut output).expect("the buffer has the length of RFC 5649").len();
+    output.truncate(written);
+    output
+}
+
+fn oaep(enc: KeyEncryption) -> &'static OaepAlgorithm {
+    match enc {
+        KeyEncryption::CkmRsaAesKeyWrap => &OAEP_SHA1_MGF1SHA1,
+        KeyEncryption::RsaAesKeyWrap256 => &OAEP_SHA256_MGF1SHA256,
+        KeyEncryption::RsaAesKeyWrap384 => &OAEP_SHA384_MGF1SHA384,
+    }
+}

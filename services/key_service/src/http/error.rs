@@ -1,0 +1,82 @@
+//! Errors as answers: `{"error":{"code","message",...}}`, with the denial where something was refused.
+
+use std::error::Error as _;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use public_api::denial::ErrorBody;
+
+use crate::app::AppError;
+
+impl IntoResponse for AppError {
+    fn into_response(self) -> Response {
+        let message = self.to_string();
+        match self {
+            AppError::Denied(denial) => {
+                answer(StatusCode::FORBIDDEN, &ErrorBody::denied("Forbidden", denial))
+            }
+            AppError::BadToken(denial) => {
+                answer(StatusCode::UNAUTHORIZED, &ErrorBody::denied("Unauthorized", denial))
+            }
+            AppError::NoToken => plain(StatusCode::UNAUTHORIZED, "Unauthorized", message),
+            AppError::BadParameter { target, .. } => {
+                let mut body = ErrorBody::new("BadParameter", message);
+                body.error.target = Some(target);
+                answer(StatusCode::BAD_REQUEST, &body)
+            }
+            AppError::KeyNotFound(_) => plain(StatusCode::NOT_FOUND, "KeyNotFound", message),
+            AppError::Conflict(_) => plain(StatusCode::CONFLICT, "Conflict", message),
+            AppError::BodyTooLarge(_) => plain(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", message),
+            AppError::BodyIncomplete => plain(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message),
+            AppError::IssuerUnavailable(_) => unavailable(&self),
+            AppError::Store(_)
+            | AppError::Seal(_)
+            | AppError::Key(_)
+            | AppError::Policy(_)
+            | AppError::Worker(_) => internal(&self),
+        }
+    }
+}
+
+/// The answer for a path that does not exist.
+pub async fn no_such_path() -> Response {
+    plain(StatusCode::NOT_FOUND, "NotFound", "there is nothing at this path".to_owned())
+}
+
+/// The answer for a method that the path does not have.
+pub async fn method_not_allowed() -> Response {
+    let message = "this path does not have this method".to_owned();
+    plain(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+fn unavailable(error: &AppError) -> Response {
+    let text = chain(error);
+    tracing::warn!(error = text, "a token could not be checked");
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+fn internal(error: &AppError) -> Response {
+    tracing::error!(error = chain(error), "a request failed");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", error.to_string())
+}
+
+fn chain(error: &AppError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn plain(status: StatusCode, code: &str, message: String) -> Response {
+    answer(status, &ErrorBody::new(code, message))
+}
+
+fn answer(status: StatusCode, body: &ErrorBody) -> Response {
+    (status, axum::Json(body)).into_response()
+}

@@ -1,0 +1,141 @@
+//! What requests carry: the API version, paging, and JSON bodies that are read with a limit and refused by field.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest as _, FromRequestParts, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::BODY_LIMIT;
+use crate::app::AppError;
+
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const PAGE: u32 = 25;
+/// Members of nested objects, whose types are shared with answers and therefore lenient when they are read.
+const NESTED: [(&str, &[&str]); 2] = [
+    (
+        "attributes",
+        &["enabled", "nbf", "exp", "created", "updated", "recoverableDays", "recoveryLevel", "exportable"],
+    ),
+    ("release_policy", &["contentType", "data", "immutable"]),
+];
+
+/// `api-version` of the query: `7.N`, with `-preview` or `-preview.N` behind it or not, or a date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiVersion {
+    text: String,
+    /// Whether this version knows exportable keys and release.
+    pub releasable: bool,
+}
+
+impl ApiVersion {
+    /// As the client wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Reads a version.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = text.split_once("-preview").map_or(text, |(plain, _)| plain);
+        let releasable = match plain.strip_prefix("7.") {
+            Some(minor) => minor.parse::<u8>().ok()? >= 3,
+            None => plain == "2025-07-01" || (plain != "2016-10-01").then_some(false)?,
+        };
+        Some(Self { text: text.to_owned(), releasable })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, AppError> {
+        let text = query(parts, "api-version")
+            .ok_or_else(|| AppError::bad("api-version", "api-version must be specified in the query"))?;
+        let known = "expected 7.0 to 7.6, 2025-07-01, or a preview of these";
+        ApiVersion::parse(&text)
+            .ok_or_else(|| AppError::bad("api-version", format!("{text:?} is not supported; {known}")))
+    }
+}
+
+/// `maxresults` and `$skiptoken` of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paging {
+    /// Items on this page.
+    pub limit: u32,
+    /// The last name of the page before.
+    pub after: String,
+}
+
+impl<S: Sync> FromRequestParts<S> for Paging {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, AppError> {
+        let limit = match query(parts, "maxresults") {
+            None => PAGE,
+            Some(text) => {
+                let number = text.parse().ok().filter(|number| (1..=PAGE).contains(number));
+                number.ok_or_else(|| AppError::bad("maxresults", format!("expected 1 to {PAGE}")))?
+            }
+        };
+        Ok(Self { limit, after: query(parts, "$skiptoken").unwrap_or_default() })
+    }
+}
+
+/// A number in the query.
+pub fn number(parts: &Parts, name: &str) -> Result<Option<u64>, AppError> {
+    let text = query(parts, name);
+    text.map(|text| text.parse().map_err(|_| AppError::bad(name, "expected a number"))).transpose()
+}
+
+fn query(parts: &Parts, name: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+    pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// Reads a JSON body. Errors name the field.
+pub async fn json<T: DeserializeOwned>(request: Request) -> Result<T, AppError> {
+    let bytes = read(request).await?;
+    parse(&bytes)
+}
+
+async fn read(request: Request) -> Result<Bytes, AppError> {
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => {
+            Err(AppError::BodyTooLarge(BODY_LIMIT))
+        }
+        Ok(Err(_)) | Err(_) => Err(AppError::BodyIncomplete),
+    }
+}
+
+/// Parses a body; the error says where.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let target = if path == "." { "body".to_owned() } else { path };
+        AppError::bad(target, error.inner().to_string())
+    })?;
+    deserializer.end().map_err(|error| AppError::bad("body", error.to_string()))?;
+    unknown_members(bytes)?;
+    Ok(value)
+}
+
+fn unknown_members(bytes: &[u8]) -> Result<(), AppError> {
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| AppError::bad("body", error.to_string()))?;
+    for (outer, known) in NESTED {
+        let members = value.get(outer).and_then(Value::as_object).into_iter().flatten();
+        if let Some((name, _)) = members.into_iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            let known = known.join(", ");
+            return Err(AppError::bad(
+                format!("{outer}.{name}"),
+                format!("unknown field {name:?}, expected one of {known}"),
+            ));
+        }
+    }
+    Ok(())
+}

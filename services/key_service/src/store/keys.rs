@@ -1,0 +1,266 @@
+//! Keys and their versions.
+
+use std::collections::BTreeMap;
+
+use public_api::keys::KeyReleasePolicy;
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqliteRow};
+
+use super::StoreError;
+use crate::crypto::seal::Sealed;
+
+/// One version of a key, as stored. Everything but `sealed` is public.
+#[derive(Clone)]
+pub struct KeyRecord {
+    /// Name, in the spelling of its creation.
+    pub name: String,
+    /// 32 lower-case hex characters.
+    pub version: String,
+    /// `RSA` or `RSA-HSM`.
+    pub kty: String,
+    /// Modulus, big endian without leading zeros.
+    pub modulus: Vec<u8>,
+    /// Exponent, big endian without leading zeros.
+    pub exponent: Vec<u8>,
+    /// Permitted operations.
+    pub key_ops: Vec<String>,
+    /// Free labels.
+    pub tags: BTreeMap<String, String>,
+    /// A disabled key answers no operation.
+    pub enabled: bool,
+    /// Informative.
+    pub not_before: Option<i64>,
+    /// Informative.
+    pub expires: Option<i64>,
+    /// Unix seconds.
+    pub created: i64,
+    /// Unix seconds.
+    pub updated: i64,
+    /// Whether it may be released.
+    pub exportable: bool,
+    /// The policy of an exportable key.
+    pub policy: Option<KeyReleasePolicy>,
+    /// The private key.
+    pub sealed: Sealed,
+}
+
+/// Whether a name is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameState {
+    /// Never used, or purged.
+    Free,
+    /// Has versions.
+    Live,
+    /// Deleted, can be recovered until `purge_at`.
+    Deleted {
+        /// When it was deleted.
+        deleted: i64,
+        /// When it will be purged.
+        purge_at: i64,
+    },
+}
+
+const COLUMNS: &str = "k.name, v.version, v.kty, v.modulus, v.exponent, v.key_ops, v.tags, v.enabled, v.not_before, \
+     v.expires, v.created, v.updated, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
+
+/// Which names are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Keys that are not deleted.
+    Live,
+    /// Deleted keys.
+    Deleted,
+}
+
+impl Among {
+    fn condition(self) -> &'static str {
+        match self {
+            Among::Live => "k.deleted IS NULL",
+            Among::Deleted => "k.deleted IS NOT NULL",
+        }
+    }
+}
+
+/// How the name is used.
+pub async fn name_state(executor: impl SqliteExecutor<'_>, name: &str) -> Result<NameState, StoreError> {
+    let row: Option<(Option<i64>, Option<i64>)> =
+        sqlx::query_as("SELECT deleted, purge_at FROM keys WHERE name = ?")
+            .bind(name)
+            .fetch_optional(executor)
+            .await?;
+    Ok(match row {
+        None => NameState::Free,
+        Some((Some(deleted), Some(purge_at))) => NameState::Deleted { deleted, purge_at },
+        Some(_) => NameState::Live,
+    })
+}
+
+/// A version of a key; the newest one if `version` is `None`.
+pub async fn find(
+    executor: impl SqliteExecutor<'_>,
+    among: Among,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Option<KeyRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name = ?1 AND (?2 IS NULL OR v.version = ?2) AND {} ORDER BY v.number DESC LIMIT 1",
+        among.condition()
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name).bind(version).fetch_optional(executor).await?;
+    row.as_ref().map(record).transpose()
+}
+
+/// The newest version of up to `limit` keys whose names follow `after`, by name.
+pub async fn newest(
+    executor: impl SqliteExecutor<'_>,
+    among: Among,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name > ? AND {} AND v.number = (SELECT MAX(number) FROM key_versions w WHERE w.name = v.name)
+         ORDER BY k.name LIMIT ?",
+        among.condition()
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after).bind(limit).fetch_all(executor).await?;
+    rows.iter().map(record).collect()
+}
+
+/// Every version of a live key, oldest first.
+pub async fn versions(executor: impl SqliteExecutor<'_>, name: &str) -> Result<Vec<KeyRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name = ? AND k.deleted IS NULL ORDER BY v.number"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name).fetch_all(executor).await?;
+    rows.iter().map(record).collect()
+}
+
+/// Adds a version (and the name, if it is new).
+pub async fn insert(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO keys (name, created) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
+        .bind(&key.name)
+        .bind(key.created)
+        .execute(&mut *connection)
+        .await?;
+    let policy = key.policy.as_ref();
+    sqlx::query(
+        "INSERT INTO key_versions (name, version, number, kty, modulus, exponent, key_ops, tags, enabled, not_before,
+             expires, created, updated, exportable, policy, policy_type, policy_immutable, sealed)
+         VALUES (?1, ?2, (SELECT COALESCE(MAX(number), 0) + 1 FROM key_versions WHERE name = ?1), ?3, ?4, ?5, ?6, ?7,
+             ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )
+    .bind(&key.name)
+    .bind(&key.version)
+    .bind(&key.kty)
+    .bind(&key.modulus)
+    .bind(&key.exponent)
+    .bind(json(&key.key_ops))
+    .bind(json(&key.tags))
+    .bind(key.enabled)
+    .bind(key.not_before)
+    .bind(key.expires)
+    .bind(key.created)
+    .bind(key.updated)
+    .bind(key.exportable)
+    .bind(policy.map(|policy| policy.data.as_slice()))
+    .bind(policy.and_then(|policy| policy.content_type.as_deref()))
+    .bind(policy.is_some_and(|policy| policy.immutable))
+    .bind(key.sealed.as_bytes())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes what may change in a version: `enabled`, the dates, operations, tags, and the policy with the new seal.
+pub async fn update(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<(), StoreError> {
+    let policy = key.policy.as_ref();
+    sqlx::query(
+        "UPDATE key_versions SET key_ops = ?, tags = ?, enabled = ?, not_before = ?, expires = ?, updated = ?,
+             policy = ?, policy_type = ?, policy_immutable = ?, sealed = ? WHERE name = ? AND version = ?",
+    )
+    .bind(json(&key.key_ops))
+    .bind(json(&key.tags))
+    .bind(key.enabled)
+    .bind(key.not_before)
+    .bind(key.expires)
+    .bind(key.updated)
+    .bind(policy.map(|policy| policy.data.as_slice()))
+    .bind(policy.and_then(|policy| policy.content_type.as_deref()))
+    .bind(policy.is_some_and(|policy| policy.immutable))
+    .bind(key.sealed.as_bytes())
+    .bind(&key.name)
+    .bind(&key.version)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Marks a name as deleted (`Some`) or live again (`None`).
+pub async fn set_deleted(
+    connection: &mut SqliteConnection,
+    name: &str,
+    deleted: Option<(i64, i64)>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE keys SET deleted = ?, purge_at = ? WHERE name = ?")
+        .bind(deleted.map(|(at, _)| at))
+        .bind(deleted.map(|(_, purge_at)| purge_at))
+        .bind(name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Destroys a deleted name with all versions and its generations. Returns whether there was one.
+pub async fn purge(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+    let result = sqlx::query("DELETE FROM keys WHERE name = ? AND deleted IS NOT NULL")
+        .bind(name)
+        .execute(connection)
+        .await?;
+    Ok(result.rows_affected() > 0)
+}
+
+/// Names of deleted keys whose time is over.
+pub async fn due_for_purge(connection: &mut SqliteConnection, now: i64) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT name FROM keys WHERE purge_at <= ? ORDER BY name")
+        .bind(now)
+        .fetch_all(connection)
+        .await?)
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("lists and maps of strings are JSON")
+}
+
+fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
+    let policy = row.try_get::<Option<Vec<u8>>, _>("policy")?.map(|data| {
+        Ok::<_, StoreError>(KeyReleasePolicy {
+            content_type: row.try_get("policy_type")?,
+            data,
+            immutable: row.try_get("policy_immutable")?,
+        })
+    });
+    Ok(KeyRecord {
+        name: row.try_get("name")?,
+        version: row.try_get("version")?,
+        kty: row.try_get("kty")?,
+        modulus: row.try_get("modulus")?,
+        exponent: row.try_get("exponent")?,
+        key_ops: from_json(row.try_get("key_ops")?, "list of key operations")?,
+        tags: from_json(row.try_get("tags")?, "set of tags")?,
+        enabled: row.try_get("enabled")?,
+        not_before: row.try_get("not_before")?,
+        expires: row.try_get("expires")?,
+        created: row.try_get("created")?,
+        updated: row.try_get("updated")?,
+        exportable: row.try_get("exportable")?,
+        policy: policy.transpose()?,
+        sealed: Sealed::from_bytes(row.try_get("sealed")?),
+    })
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Corrupt(what))
+}

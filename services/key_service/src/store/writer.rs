@@ -1,0 +1,127 @@
+//! One task that owns the only writing connection and commits waiting writes together.
+//!
+//! Writes that arrive while a commit waits for the disk share the next transaction, each in a savepoint of its own, so
+//! that durability costs one sync for many requests. A caller is answered after the commit, never before.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+
+/// Most writes in one transaction.
+const BATCH: usize = 64;
+/// Writes that may wait before callers have to.
+const QUEUE: usize = 256;
+
+/// A future that may borrow the connection.
+pub type BoxFuture<'c, T> = Pin<Box<dyn Future<Output = T> + Send + 'c>>;
+
+/// A value whose transaction is on the disk. Only the writer makes one.
+pub struct Committed<T>(T);
+
+impl<T> Committed<T> {
+    /// The value.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T, E> Committed<Result<T, E>> {
+    /// The committed success, or the error.
+    pub fn transpose(self) -> Result<Committed<T>, E> {
+        self.0.map(Committed)
+    }
+}
+
+type Tell = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done> + Send>;
+
+/// A job that ran: whether its effects stay, and how its caller is told.
+struct Done {
+    keep: bool,
+    tell: Tell,
+}
+
+/// Handle of the writing task.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the task. It ends when the handle is dropped.
+    pub fn start(connection: SqliteConnection) -> Self {
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(connection, waiting));
+        Self { jobs }
+    }
+
+    /// Runs `work` in a transaction and returns once it is durable.
+    pub async fn run<T, F>(&self, work: F) -> Result<Committed<T>, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            Box::pin(async move {
+                let outcome = work(connection).await;
+                let keep = outcome.is_ok();
+                let tell: Tell = Box::new(move |commit| {
+                    // A caller that went away does not undo its write.
+                    let _ = sender.send(outcome.and_then(|value| commit.map(|()| Committed(value))));
+                });
+                Done { keep, tell }
+            })
+        });
+        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        receiver.await.map_err(|_| StoreError::Undone)?
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
+    pub async fn ended(&self) {
+        self.jobs.closed().await;
+    }
+}
+
+async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        let mut told = Vec::with_capacity(batch.len());
+        let result = transact(&mut connection, &mut batch, &mut told).await.map_err(Arc::new);
+        if result.is_err() {
+            // Jobs that did not run are dropped, and their callers see `Undone`.
+            batch.clear();
+            let _ = sqlx::query("ROLLBACK").execute(&mut connection).await;
+        }
+        for tell in told {
+            tell(result.clone().map_err(StoreError::Transaction));
+        }
+    }
+    super::close(connection).await;
+}
+
+async fn transact(
+    connection: &mut SqliteConnection,
+    batch: &mut Vec<Job>,
+    told: &mut Vec<Tell>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    for job in batch.drain(..) {
+        sqlx::query("SAVEPOINT job").execute(&mut *connection).await?;
+        let done = job(connection).await;
+        told.push(done.tell);
+        if !done.keep {
+            sqlx::query("ROLLBACK TO job").execute(&mut *connection).await?;
+        }
+        sqlx::query("RELEASE job").execute(&mut *connection).await?;
+    }
+    sqlx::query("COMMIT").execute(&mut *connection).await?;
+    Ok(())
+}

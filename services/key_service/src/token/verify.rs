@@ -1,0 +1,238 @@
+//! Checking a token: algorithm, issuer, key, signature, times. Every failure is a [`Denial`] that names its reason.
+
+use jsonwebtoken::{Algorithm, Validation};
+use public_api::Denial;
+use serde_json::{Map, Value};
+
+use super::jwks::{Jwks, JwksError};
+use super::jws::{self, Unverified};
+
+/// How far the clocks of two machines may differ, in seconds.
+pub const CLOCK_SKEW: i64 = 60;
+
+/// An issuer whose tokens are believed.
+pub struct Issuer {
+    /// As in `iss`, without a slash at its end.
+    name: String,
+    keys: Jwks,
+}
+
+impl Issuer {
+    /// An issuer and where its keys are.
+    pub fn new(name: &str, keys: Jwks) -> Self {
+        Self { name: without_slash(name).to_owned(), keys }
+    }
+
+    /// The issuer's name, without a slash at its end.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A token whose signature and times hold. Only [`verify`] makes one.
+pub struct VerifiedToken {
+    issuer: String,
+    claims: Value,
+    issued_at: i64,
+    expires: i64,
+}
+
+impl VerifiedToken {
+    /// `iss`, as the token writes it.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// All claims: a JSON object.
+    pub fn claims(&self) -> &Value {
+        &self.claims
+    }
+
+    /// `iat`, Unix seconds.
+    pub fn issued_at(&self) -> i64 {
+        self.issued_at
+    }
+
+    /// `exp`, Unix seconds.
+    pub fn expires(&self) -> i64 {
+        self.expires
+    }
+
+    /// A claim that is a string.
+    pub fn text(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim)?.as_str()
+    }
+}
+
+/// Why a token is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// It is bad, and this is why.
+    #[error(transparent)]
+    Refused(#[from] Denial),
+    /// The keys of its issuer are not known at the moment.
+    #[error("the signing keys of {issuer} are not available")]
+    KeysUnavailable {
+        /// The issuer.
+        issuer: String,
+        /// The cause.
+        #[source]
+        source: JwksError,
+    },
+}
+
+/// Checks `token` at the time `now`. With `max_age`, `iat` must not lie further back.
+pub async fn verify(
+    issuers: &[Issuer],
+    token: &str,
+    now: i64,
+    max_age: Option<i64>,
+) -> Result<VerifiedToken, TokenError> {
+    let unverified = jws::parse(token).map_err(malformed)?;
+    let kid = checked_header(&unverified)?;
+    let issuer = known_issuer(issuers, &unverified)?;
+    let unavailable = |source| TokenError::KeysUnavailable { issuer: issuer.name.clone(), source };
+    let key = issuer.keys.key(kid).await.map_err(unavailable)?.ok_or_else(|| unknown_key(issuer, kid))?;
+    let verified = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &signature_only())
+        .map_err(|_| bad_signature(issuer, kid))?;
+    let claims = verified.claims;
+    let (issued_at, expires) = checked_times(&claims, now, max_age)?;
+    let name = claims.get("iss").and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok(VerifiedToken { issuer: name, claims: Value::Object(claims), issued_at, expires })
+}
+
+/// The library checks algorithm and signature; times and issuer are checked here, each with its own reason.
+fn signature_only() -> Validation {
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn checked_header(token: &Unverified) -> Result<&str, Denial> {
+    let header = &token.header;
+    if header.alg != "RS256" {
+        let rule = "only asymmetric signatures of the issuer count (RFC 8725 section 3.1)";
+        let remedy = "present the token as the attestation service signed it";
+        return Err(Denial::new("TokenAlgorithmRefused", "alg", "RS256", shown(&header.alg), rule, remedy));
+    }
+    if header.crit.is_some() {
+        let rule = "extensions that are not understood are refused (RFC 7515 section 4.1.11)";
+        let remedy = "present a token without `crit`";
+        return Err(Denial::new("TokenExtensionRefused", "crit", "none", "present", rule, remedy));
+    }
+    header.kid.as_deref().ok_or_else(|| missing("kid", "a key id of the issuer"))
+}
+
+fn known_issuer<'a>(issuers: &'a [Issuer], token: &Unverified) -> Result<&'a Issuer, Denial> {
+    let name =
+        token.claims.get("iss").and_then(Value::as_str).ok_or_else(|| missing("iss", "a known issuer"))?;
+    issuers.iter().find(|issuer| issuer.name == without_slash(name)).ok_or_else(|| {
+        let expected = issuers.iter().map(Issuer::name).collect::<Vec<_>>().join(" or ");
+        let rule = "issuers are pinned in the key service's configuration";
+        let remedy = "use a token of a configured issuer, or add this one to the configuration";
+        Denial::new("TokenIssuerUnknown", "iss", expected, shown(name), rule, remedy)
+    })
+}
+
+fn checked_times(claims: &Map<String, Value>, now: i64, max_age: Option<i64>) -> Result<(i64, i64), Denial> {
+    let expires = time(claims, "exp")?.ok_or_else(|| missing("exp", "a time"))?;
+    if expires <= now {
+        let rule = "a token is refused from its expiry on (RFC 7519 section 4.1.4)";
+        return Err(late("TokenExpired", "exp", &format!("later than {now}"), expires, rule));
+    }
+    let not_before = time(claims, "nbf")?;
+    if let Some(at) = not_before.filter(|at| *at > now + CLOCK_SKEW) {
+        let rule = "a token is refused before its `nbf` (RFC 7519 section 4.1.5)";
+        return Err(late("TokenNotYetValid", "nbf", &format!("{} or earlier", now + CLOCK_SKEW), at, rule));
+    }
+    let issued_at = time(claims, "iat")?.ok_or_else(|| missing("iat", "a time"))?;
+    if issued_at > now + CLOCK_SKEW {
+        let rule = "a token is not issued in the future (RFC 7519 section 4.1.6)";
+        return Err(late(
+            "TokenNotYetValid",
+            "iat",
+            &format!("{} or earlier", now + CLOCK_SKEW),
+            issued_at,
+            rule,
+        ));
+    }
+    if let Some(age) = max_age.filter(|age| issued_at < now - age) {
+        let rule = format!("a token releases a key within {age} seconds of its issue");
+        return Err(late("TokenTooOld", "iat", &format!("{} or later", now - age), issued_at, &rule));
+    }
+    Ok((issued_at, expires))
+}
+
+/// A NumericDate (RFC 7519 section 2); fractions of a second are cut off.
+fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Denial> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds = value.as_i64().or_else(|| value.as_f64().and_then(whole_seconds));
+    seconds.map(Some).ok_or_else(|| {
+        let rule = "NumericDate (RFC 7519 section 2)";
+        let remedy = "use a token of a conforming issuer";
+        Denial::new("TokenMalformed", name, "seconds since 1970", shown(&value.to_string()), rule, remedy)
+    })
+}
+
+fn whole_seconds(seconds: f64) -> Option<i64> {
+    // Every date up to the year 9999 is exact in a double.
+    const LIMIT: f64 = 253_402_300_799.0;
+    #[allow(clippy::cast_possible_truncation, reason = "the range was checked")]
+    (0.0..=LIMIT).contains(&seconds).then_some(seconds as i64)
+}
+
+fn malformed(error: jws::JwsError) -> Denial {
+    let rule = "compact JWS (RFC 7515 section 3.1)";
+    let remedy = "present the token as the issuer gave it";
+    Denial::new(
+        "TokenMalformed",
+        "token",
+        "a compact JWS over a JSON object",
+        error.to_string(),
+        rule,
+        remedy,
+    )
+}
+
+fn unknown_key(issuer: &Issuer, kid: &str) -> Denial {
+    let rule = "tokens verify under the issuer's published keys";
+    let remedy =
+        "get a new token; if it is new, check that the issuer publishes its keys where the service looks";
+    let expected = format!("a key id that {} publishes", issuer.name);
+    Denial::new("TokenKeyUnknown", "kid", expected, shown(kid), rule, remedy)
+}
+
+fn bad_signature(issuer: &Issuer, kid: &str) -> Denial {
+    let rule = "RS256 (RFC 7518 section 3.3)";
+    let remedy = "present the token unchanged, as its issuer gave it";
+    let expected = format!("a signature by key {} of {}", shown(kid), issuer.name);
+    Denial::new("TokenSignatureInvalid", "signature", expected, "another signature", rule, remedy)
+}
+
+fn late(code: &str, claim: &str, expected: &str, actual: i64, rule: &str) -> Denial {
+    let remedy = "get a new token; if it is new, compare the clocks of both machines";
+    Denial::new(code, claim, expected, actual.to_string(), rule, remedy)
+}
+
+/// A claim that must be there is not.
+pub fn missing(claim: &str, expected: &str) -> Denial {
+    let rule = "claims that decide must be present";
+    let remedy = "use a token of an issuer that states this claim";
+    Denial::new("ClaimMissing", claim, expected, "missing", rule, remedy)
+}
+
+/// A value from a token, short enough for a message.
+pub fn shown(text: &str) -> String {
+    const MAX: usize = 200;
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn without_slash(issuer: &str) -> &str {
+    issuer.strip_suffix('/').unwrap_or(issuer)
+}
