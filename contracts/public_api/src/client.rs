@@ -128,7 +128,11 @@ impl Connection {
     }
 
     /// `POST` of JSON that answers JSON.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_value(body).expect("messages have only string keys");
         self.json(self.send(reqwest::Method::POST, path, Some(&body)).await?).await
     }
@@ -147,7 +151,11 @@ impl Connection {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body.finish());
         let response = request.send().await.map_err(|source| self.transport(source))?;
-        if response.status().is_success() { self.json(response).await } else { Err(self.failure(response).await) }
+        if response.status().is_success() {
+            self.json(response).await
+        } else {
+            Err(self.failure(response).await)
+        }
     }
 
     async fn json<T: DeserializeOwned>(&self, response: reqwest::Response) -> Result<T, ClientError> {
@@ -186,7 +194,10 @@ impl AttestationClient {
     }
 
     /// Presents evidence, gets a token.
-    pub async fn attest_sev_snp_vm(&self, request: &AttestSevSnpVmRequest) -> Result<AttestResponse, ClientError> {
+    pub async fn attest_sev_snp_vm(
+        &self,
+        request: &AttestSevSnpVmRequest,
+    ) -> Result<AttestResponse, ClientError> {
         self.0.post(&format!("/attest/SevSnpVm?api-version={ATTESTATION_API_VERSION}"), request).await
     }
 
@@ -207,7 +218,11 @@ pub struct KeyClient(pub Connection);
 
 impl KeyClient {
     /// Creates a key, or a new version of it.
-    pub async fn create(&self, name: &str, parameters: &KeyCreateParameters) -> Result<KeyBundle, ClientError> {
+    pub async fn create(
+        &self,
+        name: &str,
+        parameters: &KeyCreateParameters,
+    ) -> Result<KeyBundle, ClientError> {
         self.0.post(&format!("/keys/{name}/create?api-version={KEYS_API_VERSION}"), parameters).await
     }
 

@@ -1,0 +1,117 @@
+//! `casemate vm attest` and `casemate vm evidence`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Target;
+use super::create::Expectation;
+use crate::arm::text;
+use crate::commands::verify::check;
+use crate::failure::Failure;
+use crate::printer::Printer;
+use crate::profile::Profile;
+
+/// Fetches a VM's evidence bundle.
+async fn fetch(target: &Target, profile: &Profile) -> Result<(Value, Value)> {
+    let arm = profile.arm().await?;
+    let path = arm.vm(&target.resource_group, &target.name);
+    let vm = arm.get(&path).await?;
+    let evidence =
+        arm.get(&format!("{path}/attestationEvidence")).await.context("fetching the VM's evidence")?;
+    Ok((vm, evidence))
+}
+
+/// Saves a VM's evidence.
+pub async fn evidence(
+    target: &Target,
+    file: Option<&Path>,
+    profile: &Profile,
+    printer: &Printer,
+) -> Result<()> {
+    let (_, evidence) = fetch(target, profile).await?;
+    let text = serde_json::to_string_pretty(&evidence)?;
+    match file {
+        None => printer.data(&text),
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+            printer.note(&format!("written to {}; verify it with: casemate verify {0}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Verifies a VM's evidence and holds it against what was deployed.
+pub async fn attest(target: &Target, profile: &Profile, data_dir: &Path, printer: &Printer) -> Result<()> {
+    let (vm, evidence) = fetch(target, profile).await?;
+    let file = data_dir.join("client/last-evidence.json");
+    std::fs::write(&file, serde_json::to_vec(&evidence)?)
+        .with_context(|| format!("writing {}", file.display()))?;
+    let verdict = check(&file, profile.development_root.as_deref(), data_dir)?;
+    let expectation = Expectation::load(data_dir, &target.resource_group, &target.name)?;
+    let rows = comparisons(&vm, &verdict, expectation.as_ref());
+    let held = rows.iter().all(|row| row.holds());
+    let value =
+        json!({"verdict": verdict, "comparison": rows.iter().map(Comparison::json).collect::<Vec<_>>()});
+    printer.result(&value, &["claim", "expected", "found", ""], rows.iter().map(Comparison::row).collect());
+    if verdict["verified"] == Value::Bool(true) && held {
+        printer.note("the chain from report to token holds, and it is the VM that was deployed");
+        return Ok(());
+    }
+    Err(Failure::refused(
+        "the evidence is not that of the VM that was deployed",
+        "do not send it anything secret; `casemate log --refused` tells more",
+    ))
+}
+
+/// One line of the comparison.
+struct Comparison {
+    claim: &'static str,
+    expected: String,
+    found: String,
+}
+
+impl Comparison {
+    fn holds(&self) -> bool {
+        self.expected == self.found
+    }
+
+    fn row(&self) -> Vec<String> {
+        let mark = if self.holds() { "ok" } else { "DIFFERS" };
+        vec![self.claim.to_owned(), self.expected.clone(), self.found.clone(), mark.to_owned()]
+    }
+
+    fn json(&self) -> Value {
+        json!({"claim": self.claim, "expected": self.expected, "found": self.found, "holds": self.holds()})
+    }
+}
+
+fn comparisons(vm: &Value, verdict: &Value, expectation: Option<&Expectation>) -> Vec<Comparison> {
+    let claims = &verdict["claims"];
+    let launch = &claims["x-ms-inittime"];
+    let trust =
+        if verdict["trustRoot"].is_null() { &claims["x-casemate-trust-root"] } else { &verdict["trustRoot"] };
+    let properties = &vm["properties"];
+    let line = |claim, expected: &str, found: &Value| Comparison {
+        claim,
+        expected: expected.to_owned(),
+        found: text(found),
+    };
+    let mut rows = vec![
+        line("verified", "true", &verdict["verified"]),
+        line("x-ms-compliance-status", "azure-compliant-cvm", &claims["x-ms-compliance-status"]),
+        line("x-casemate-trust-root", &text(&properties["casemate"]["trustRoot"]), trust),
+        line("x-ms-sevsnpvm-is-debuggable", "false", &claims["x-ms-sevsnpvm-is-debuggable"]),
+        line("x-ms-sevsnpvm-vmpl", "0", &claims["x-ms-sevsnpvm-vmpl"]),
+        line("x-ms-inittime.vmId", &text(&properties["vmId"]).to_uppercase(), &launch["vmId"]),
+        line("x-ms-inittime.resourceId", &text(&vm["id"]), &launch["resourceId"]),
+    ];
+    if let Some(expectation) = expectation {
+        let digest = &expectation.provisioning_digest;
+        rows.push(line("x-ms-inittime.provisioningDigest", digest, &launch["provisioningDigest"]));
+        let encryption = &expectation.security_encryption;
+        rows.push(line("x-ms-inittime.securityEncryption", encryption, &launch["securityEncryption"]));
+    }
+    rows
+}
