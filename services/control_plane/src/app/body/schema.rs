@@ -1,0 +1,196 @@
+//! The walker that brings a JSON value into the shape of a table.
+
+use serde_json::{Map, Value};
+
+/// A type of object.
+#[derive(Debug)]
+pub struct ObjectType {
+    /// Name as the error text shows it.
+    pub name: &'static str,
+    /// What it may hold.
+    pub members: &'static [Member],
+}
+
+/// A member of an object.
+#[derive(Debug)]
+pub struct Member {
+    /// Name in the specification's spelling.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// `true`, `false`, or the same in quotes.
+    Bool,
+    /// A whole number, or the same in quotes.
+    Int,
+    /// One of some words.
+    Enum(&'static EnumType),
+    /// An object.
+    Object(&'static ObjectType),
+    /// A list.
+    List(&'static Kind),
+    /// Free names, text values.
+    Labels,
+    /// Anything; kept and shown again, without an effect.
+    Any,
+    /// Shown by us, accepted and dropped when it comes back.
+    ReadOnly,
+    /// Known to Azure, not offered here: refused unless it is empty or false.
+    NotOffered,
+}
+
+/// A set of words.
+#[derive(Debug)]
+pub struct EnumType {
+    /// Name as the error text shows it.
+    pub name: &'static str,
+    /// The words in the specification's spelling.
+    pub values: &'static [&'static str],
+}
+
+/// What is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// For people; a full sentence.
+    pub message: String,
+    /// For example `properties.storageProfile.osDisk`.
+    pub path: String,
+}
+
+/// Brings an object into shape.
+pub fn conform(value: &Value, shape: &'static ObjectType) -> Result<Value, Fault> {
+    object(value, shape, "")
+}
+
+fn fault<T>(path: &str, message: String) -> Result<T, Fault> {
+    Err(Fault { message, path: path.to_owned() })
+}
+
+fn object(value: &Value, shape: &'static ObjectType, path: &str) -> Result<Value, Fault> {
+    let Value::Object(given) = value else {
+        return fault(path, format!("Error converting value {value} to type '{}'.", shape.name));
+    };
+    let mut result = Map::new();
+    for (name, value) in given {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let Some(member) = shape.members.iter().find(|member| member.name.eq_ignore_ascii_case(name)) else {
+            let message = format!("Could not find member '{name}' on object of type '{}'.", shape.name);
+            return fault(&path, message);
+        };
+        if value.is_null() {
+            continue;
+        }
+        if let Some(value) = conform_kind(value, &member.kind, &path)?
+            && result.insert(member.name.to_owned(), value).is_some()
+        {
+            return fault(&path, format!("The member '{}' is given twice.", member.name));
+        }
+    }
+    Ok(Value::Object(result))
+}
+
+fn conform_kind(value: &Value, kind: &'static Kind, path: &str) -> Result<Option<Value>, Fault> {
+    let bad = |what: &str| fault(path, format!("Error converting value {} to type '{what}'.", brief(value)));
+    Ok(Some(match kind {
+        Kind::Text => match value {
+            Value::String(_) => value.clone(),
+            Value::Number(number) => Value::String(number.to_string()),
+            _ => return bad("System.String"),
+        },
+        Kind::Bool => match as_bool(value) {
+            Some(truth) => Value::Bool(truth),
+            None => return bad("System.Nullable`1[System.Boolean]"),
+        },
+        Kind::Int => match as_int(value) {
+            Some(number) => Value::from(number),
+            None => return bad("System.Nullable`1[System.Int32]"),
+        },
+        Kind::Enum(words) => match word(value, words) {
+            Some(word) => Value::from(word),
+            None => {
+                return bad(&format!("System.Nullable`1[Microsoft.Azure.Management.Compute.{}]", words.name));
+            }
+        },
+        Kind::Object(shape) => object(value, shape, path)?,
+        Kind::List(inner) => list(value, inner, path)?,
+        Kind::Labels => labels(value, path)?,
+        Kind::Any => value.clone(),
+        Kind::ReadOnly => return Ok(None),
+        Kind::NotOffered => {
+            if !is_nothing(value) {
+                let message = "This property is valid but not offered by this installation; leave it out.";
+                return fault(path, message.to_owned());
+            }
+            return Ok(None);
+        }
+    }))
+}
+
+fn list(value: &Value, inner: &'static Kind, path: &str) -> Result<Value, Fault> {
+    let Value::Array(items) = value else {
+        return fault(path, format!("Error converting value {} to a list.", brief(value)));
+    };
+    let mut result = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        if let Some(item) = conform_kind(item, inner, &format!("{path}[{index}]"))? {
+            result.push(item);
+        }
+    }
+    Ok(Value::Array(result))
+}
+
+fn labels(value: &Value, path: &str) -> Result<Value, Fault> {
+    let Value::Object(given) = value else {
+        return fault(path, format!("Error converting value {} to a set of labels.", brief(value)));
+    };
+    for (name, value) in given {
+        if !value.is_string() {
+            let message = format!("Error converting value {} to type 'System.String'.", brief(value));
+            return fault(&format!("{path}.{name}"), message);
+        }
+    }
+    Ok(value.clone())
+}
+
+fn as_bool(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn as_int(value: &Value) -> Option<i32> {
+    match value {
+        Value::Number(number) => number.as_i64().and_then(|number| i32::try_from(number).ok()),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn word(value: &Value, words: &EnumType) -> Option<&'static str> {
+    let text = value.as_str()?;
+    words.values.iter().copied().find(|word| word.eq_ignore_ascii_case(text))
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty() || text.eq_ignore_ascii_case("false"),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.values().all(is_nothing),
+        Value::Bool(true) | Value::Number(_) => false,
+    }
+}
+
+fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
+}

@@ -1,0 +1,181 @@
+//! Resources as Resource Manager shows them.
+
+use internal_api::host::{HostCapacity, Platform, VmPhase};
+use public_api::encoding::from_base64_any;
+use serde_json::{Value, json};
+
+use super::operations::failure_message;
+use super::state::{ProvisioningState, power_state, provisioning_state};
+use super::time_text;
+use crate::store::{HostRow, Resource, VmRow};
+
+/// The provisioning state of a VM.
+pub fn vm_state(vm: &VmRow) -> ProvisioningState {
+    let resource = &vm.resource;
+    provisioning_state(resource.deleted, resource.generation, resource.reached, vm.failure.is_some())
+}
+
+/// A virtual machine. `hosts` are all hosts; with `instance_view` the view is shown in it.
+pub fn vm(vm: &VmRow, hosts: &[HostRow], instance_view: bool) -> Value {
+    let mut properties = vm.desired.properties.clone();
+    properties["vmId"] = json!(vm.vm_id.to_ascii_lowercase());
+    properties["provisioningState"] = json!(vm_state(vm).text());
+    properties["timeCreated"] = json!(time_text(vm.resource.created_at));
+    properties["storageProfile"]["osDisk"]["managedDisk"]["id"] = json!(vm.facts.disk_id);
+    if let Some(key) = &vm.facts.recovery_key {
+        properties["casemate"]["recoveryKey"] = json!(key);
+    }
+    merge(&mut properties["casemate"], &casemate(vm, hosts));
+    if instance_view {
+        properties["instanceView"] = self::instance_view(vm, hosts);
+    }
+    json!({
+        "id": vm.resource.id,
+        "name": vm.resource.name,
+        "type": "Microsoft.Compute/virtualMachines",
+        "location": vm.resource.location,
+        "tags": vm.desired.tags,
+        "properties": properties,
+    })
+}
+
+fn merge(target: &mut Value, more: &Value) {
+    if !target.is_object() {
+        *target = json!({});
+    }
+    if let (Some(target), Some(more)) = (target.as_object_mut(), more.as_object()) {
+        target.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+}
+
+/// Our labels: what Azure's shape has no place for.
+fn casemate(vm: &VmRow, hosts: &[HostRow]) -> Value {
+    let state = vm.state.as_ref();
+    let failure = shown_failure(vm);
+    json!({
+        "trustRoot": trust_root(vm, hosts),
+        "host": vm.host,
+        "hostPhase": state.map(|state| state.phase),
+        "detail": detail(vm),
+        "failure": failure,
+        "sshPort": state.and_then(|state| state.ssh_port),
+        "timings": state.map(|state| &state.timings),
+        "milestones": vm.milestones,
+        "keyId": vm.key_id,
+        "imageDigest": vm.facts.image_digest,
+        "evidence": vm.evidence_at.map(|at| json!({
+            "receivedAt": time_text(at),
+            "url": format!("{}/attestationEvidence", vm.resource.id),
+        })),
+    })
+}
+
+fn detail(vm: &VmRow) -> &str {
+    match &vm.state {
+        Some(state) if vm.waiting.is_empty() => &state.detail,
+        _ => &vm.waiting,
+    }
+}
+
+/// The newest refusal: of the wanted generation, or what the host says about a VM that failed after it had come up.
+fn shown_failure(vm: &VmRow) -> Option<&internal_api::paravisor::Failure> {
+    let host = vm.state.as_ref().filter(|state| state.phase == VmPhase::Failed);
+    host.and_then(|state| state.failure.as_ref()).or(vm.failure.as_ref().map(|row| &row.failure))
+}
+
+/// `development`, `amd`, or nothing while neither host nor evidence is known. If they differ, the weaker one counts.
+pub fn trust_root(vm: &VmRow, hosts: &[HostRow]) -> Option<&'static str> {
+    let capacity = vm.host.as_ref().and_then(|name| hosts.iter().find(|host| host.name == *name));
+    let platform = capacity.map(|host| platform_root(&host.capacity));
+    let token = vm.evidence.as_deref().and_then(evidence_root);
+    match (platform, token) {
+        (Some("development"), _) | (_, Some("development")) => Some("development"),
+        (platform, token) => token.or(platform),
+    }
+}
+
+fn platform_root(capacity: &HostCapacity) -> &'static str {
+    match capacity.platform {
+        Platform::SevSnp => "amd",
+        Platform::Development => "development",
+    }
+}
+
+/// The claim of the bundle's token, for display only: nobody decides by an unverified token.
+fn evidence_root(bundle: &str) -> Option<&'static str> {
+    let bundle: Value = serde_json::from_str(bundle).ok()?;
+    let payload = bundle.get("token")?.as_str()?.split('.').nth(1)?;
+    let claims: Value = serde_json::from_slice(&from_base64_any(payload).ok()?).ok()?;
+    match claims.get(public_api::attestation::CLAIM_TRUST_ROOT)?.as_str()? {
+        "amd" => Some("amd"),
+        _ => Some("development"),
+    }
+}
+
+/// The instance view: `[0]` provisioning, `[1]` power, then what only we have.
+pub fn instance_view(vm: &VmRow, hosts: &[HostRow]) -> Value {
+    let mut statuses = vec![provisioning_status(vm), power_status(vm)];
+    if let Some(state) = &vm.state {
+        let phase = serde_json::to_value(state.phase).expect("an enum of words");
+        let code = format!("CasemateHostPhase/{}", phase.as_str().unwrap_or_default());
+        statuses.push(json!({"code": code, "level": "Info", "displayStatus": state.detail}));
+    }
+    match trust_root(vm, hosts) {
+        Some("development") => statuses.push(json!({
+            "code": "CasemateTrustRoot/development",
+            "level": "Warning",
+            "displayStatus": "Development trust root: not isolated from the operator",
+        })),
+        Some(root) => {
+            let code = format!("CasemateTrustRoot/{root}");
+            statuses.push(json!({"code": code, "level": "Info", "displayStatus": "AMD trust root"}));
+        }
+        None => {}
+    }
+    if let Some(failure) = shown_failure(vm) {
+        statuses.push(json!({
+            "code": format!("CasemateFailure/{}", failure.code),
+            "level": "Error",
+            "displayStatus": failure.claim,
+            "message": failure_message(failure),
+        }));
+    }
+    json!({
+        "computerName": vm.desired.properties["osProfile"]["computerName"],
+        "hyperVGeneration": "V2",
+        "bootDiagnostics": {},
+        "disks": [{
+            "name": vm.desired.properties["storageProfile"]["osDisk"]["name"],
+            "statuses": [provisioning_status(vm)],
+        }],
+        "statuses": statuses,
+    })
+}
+
+fn provisioning_status(vm: &VmRow) -> Value {
+    let state = vm_state(vm).text();
+    let (code, level) = match &vm.failure {
+        Some(row) if state == "Failed" => (format!("ProvisioningState/failed/{}", row.failure.code), "Error"),
+        _ => (format!("ProvisioningState/{}", state.to_ascii_lowercase()), "Info"),
+    };
+    let display = format!("Provisioning {}", state.to_ascii_lowercase());
+    json!({"code": code, "level": level, "displayStatus": display, "time": time_text(vm.resource.changed_at)})
+}
+
+fn power_status(vm: &VmRow) -> Value {
+    let (code, display) = power_state(vm.desired.power, vm.state.as_ref().map(|state| state.phase));
+    json!({"code": format!("PowerState/{code}"), "level": "Info", "displayStatus": display})
+}
+
+/// A resource group.
+pub fn group(group: &Resource) -> Value {
+    let state = if group.deleted { "Deleting" } else { "Succeeded" };
+    json!({
+        "id": group.id,
+        "name": group.name,
+        "type": "Microsoft.Resources/resourceGroups",
+        "location": group.location,
+        "tags": group.desired["tags"],
+        "properties": {"provisioningState": state},
+    })
+}

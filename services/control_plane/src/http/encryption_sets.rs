@@ -1,0 +1,58 @@
+//! Disk encryption sets. Clients accept 200 or 202 for a `PUT`, never 201.
+
+use axum::response::Response;
+use serde_json::json;
+
+use super::{App, Call, reply};
+use crate::app::encryption_sets as sets;
+use crate::app::names::{self, DES};
+use crate::app::refusal::Refusal;
+
+/// `PUT`.
+pub async fn put(app: App, call: Call) -> Result<Response, Refusal> {
+    Ok(reply::ok(&sets::put(&app, &call.place("set"), &call.body).await?))
+}
+
+/// `GET`.
+pub async fn get(app: App, call: Call) -> Result<Response, Refusal> {
+    let place = call.place("set");
+    let set = app.store.resource(&place.key(DES)).await?;
+    let set = set.ok_or_else(|| {
+        Refusal::not_found("Microsoft.Compute/diskEncryptionSets", &place.name, &place.group)
+    })?;
+    Ok(reply::ok(&sets::view(&app, &set)))
+}
+
+/// `PATCH`.
+pub async fn patch(app: App, call: Call) -> Result<Response, Refusal> {
+    Ok(reply::ok(&sets::patch(&app, &call.place("set"), &call.body).await?))
+}
+
+/// `DELETE`.
+pub async fn delete(app: App, call: Call) -> Result<Response, Refusal> {
+    Ok(reply::removed(sets::delete(&app, &call.place("set")).await?))
+}
+
+/// List of a group.
+pub async fn list_group(app: App, call: Call) -> Result<Response, Refusal> {
+    let key = names::group_key(call.parameter("sub"), call.parameter("group"));
+    if app.store.resource(&key).await?.is_none() {
+        return Err(Refusal::no_group(call.parameter("group")));
+    }
+    let found = app.store.resources_in(&key).await?;
+    Ok(reply::list(
+        found.iter().filter(|resource| resource.kind == DES).map(|set| sets::view(&app, set)).collect(),
+    ))
+}
+
+/// List of a subscription.
+pub async fn list_all(app: App, call: Call) -> Result<Response, Refusal> {
+    let found = app.store.resources_of(DES, &call.parameter("sub").to_ascii_lowercase()).await?;
+    Ok(reply::list(found.iter().map(|set| sets::view(&app, set)).collect()))
+}
+
+/// `GET .../associatedResources`: ids of disks.
+pub async fn associated(app: App, call: Call) -> Result<Response, Refusal> {
+    let disks = sets::associated(&app, &call.place("set")).await?;
+    Ok(reply::ok(&json!({"value": disks})))
+}

@@ -1,0 +1,73 @@
+//! Each VM gets its key-encryption key: the tenant's by name, or a platform key made for it.
+
+use public_api::keys::KeyCreateParameters;
+
+use super::key_service::KeyTrouble;
+use super::{PassError, Reconcilers};
+use crate::app::vm::platform_key_name;
+use crate::app::{launch, now_millis, observation};
+use crate::store::VmRow;
+
+/// What to do for a VM without a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The disk encryption set named it.
+    UseTenantKey(String),
+    /// Make sure that it exists.
+    EnsurePlatformKey {
+        /// Its name.
+        name: String,
+        /// How it is made.
+        parameters: Box<KeyCreateParameters>,
+    },
+}
+
+/// Plans for one VM.
+pub fn plan(vm: &VmRow, attestation_url: &str, development: bool) -> Option<Step> {
+    if vm.key_id.is_some() || vm.resource.deleted || vm.failure.is_some() {
+        return None;
+    }
+    if let Some(url) = &vm.facts.tenant_key {
+        return Some(Step::UseTenantKey(url.clone()));
+    }
+    let policy =
+        launch::release_policy(&vm.vm_id, &vm.facts, &vm.provisioning_data, attestation_url, development);
+    let parameters = Box::new(launch::key_parameters(&policy, &vm.vm_id));
+    Some(Step::EnsurePlatformKey { name: platform_key_name(&vm.vm_id), parameters })
+}
+
+/// Runs once over all VMs.
+pub async fn run(reconcilers: &Reconcilers) -> Result<(), PassError> {
+    let config = &reconcilers.app.config;
+    for vm in reconcilers.app.store.vms().await? {
+        if let Some(step) = plan(&vm, &config.attestation_url, config.allow_development_roots) {
+            execute(reconcilers, &vm, step).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn execute(reconcilers: &Reconcilers, vm: &VmRow, step: Step) -> Result<(), PassError> {
+    let key_id = match step {
+        Step::UseTenantKey(url) => url,
+        Step::EnsurePlatformKey { name, parameters } => {
+            reconcilers.probe.at("before the platform key")?;
+            match reconcilers.keys.ensure(&name, &parameters).await {
+                Ok(key_id) => key_id,
+                Err(KeyTrouble::Permanent(failure)) => return reconcilers.fail(vm, &failure).await,
+                Err(KeyTrouble::Transient(text)) => {
+                    return reconcilers.wait(vm, &format!("waiting for the key service: {text}")).await;
+                }
+            }
+        }
+    };
+    reconcilers.probe.at("after the platform key")?;
+    let now = now_millis();
+    let mut tx = reconcilers.app.store.begin().await?;
+    tx.set_key(&vm.resource.key, &key_id).await?;
+    tx.set_waiting(&vm.resource.key, "").await?;
+    observation::milestone(&mut tx, vm, "key", now).await?;
+    tx.commit().await?;
+    reconcilers.probe.at("after noting the key")?;
+    Ok(())
+}
