@@ -7,5 +7,6 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod disk;
+pub mod failure;
 pub mod nbd;
 pub mod tpm;

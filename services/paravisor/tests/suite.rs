@@ -4,5 +4,7 @@
 mod nbd;
 #[path = "suite/support.rs"]
 mod support;
+#[path = "suite/tpm_front.rs"]
+mod tpm_front;
 #[path = "suite/tpm_server.rs"]
 mod tpm_server;
