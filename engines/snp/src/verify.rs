@@ -1,7 +1,9 @@
 //! The verification of a report: chain, revocation, signature over the raw bytes, then what the bytes say.
 //!
-//!     bytes, chain ──► verify_chain ──► VerifiedChain ──► verify_report ──► VerifiedReport
-//!                      3 RSA signatures                   1 ECDSA signature
+//! ```text
+//! chain ──► verify_chain ──► VerifiedChain ──► verify_report ──► VerifiedReport
+//!           2 RSA signatures                   1 ECDSA signature
+//! ```
 //!
 //! [`verify`] does both. Who verifies many reports of few chips keeps the [`VerifiedChain`]: it is good until one of its
 //! certificates ends, which [`verify_report`] asks again, or until the revocation list changes, which it cannot know.
