@@ -1,1 +1,3 @@
-//! devkit.
+//! What tests need and nobody ships: a simulated host agent, whole platforms in a folder, fault plans.
+
+pub mod sim_host;

@@ -147,8 +147,8 @@ mod tests {
         let text = br#"{"location": "x",
  "properties": {"a": [1, {"b": "c]\"}"}, {"wrong": true}], "o": {}}}"#;
         assert_eq!(describe(text, "location"), ", line 1, position 16");
-        assert_eq!(describe(text, "Properties.a[0]"), ", line 2, position 22");
-        assert_eq!(describe(text, "properties.a[1].b"), ", line 2, position 37");
+        assert_eq!(describe(text, "Properties.a[0]"), ", line 2, position 23");
+        assert_eq!(describe(text, "properties.a[1].b"), ", line 2, position 38");
         assert_eq!(describe(text, "properties.a[2].wrong"), ", line 2, position 55");
         assert_eq!(describe(text, "properties.o"), ", line 2, position 62");
         assert_eq!(describe(text, "properties.missing"), "");

@@ -1,0 +1,13 @@
+//! The control plane as a whole: real HTTPS, real database, real tokens, a simulated host agent, and a key service that
+//! keeps its keys in memory.
+
+mod authorisation;
+mod bodies;
+mod clients;
+mod crashes;
+mod hosts;
+mod installation;
+mod key_double;
+mod lifecycle;
+mod resources;
+mod sign_in;
