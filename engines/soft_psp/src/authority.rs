@@ -162,7 +162,7 @@ impl Authority {
         for attempt in 0..=u8::MAX {
             let context = [self.product.name().as_bytes(), &tcb.encode(self.product).0, &[attempt]].concat();
             let scalar = self.derive("vcek", &context);
-            if let Ok(key) = key_from_scalar(&*scalar) {
+            if let Ok(key) = key_from_scalar(&scalar) {
                 return Ok(key);
             }
         }

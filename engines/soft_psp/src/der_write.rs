@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(hex::encode(oid(&[1, 3, 6, 1, 4, 1, 3704, 1, 3, 8])), "060a2b060104019c78010308");
         assert_eq!(hex::encode(integer(0)), "020100");
         assert_eq!(hex::encode(integer(219)), "020200db");
-        assert_eq!(hex::encode(tlv(4, &[7; 200])[..4].to_vec()), "0481c807");
+        assert_eq!(hex::encode(&tlv(4, &[7; 200])[..4]), "0481c807");
         assert_eq!(utc_time(1_735_689_600), b"\x17\x0d250101000000Z");
     }
 }

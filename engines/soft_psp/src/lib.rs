@@ -5,7 +5,9 @@
 //! chains and refusals follow AMD's documents. What it is not: a protection. Its keys lie in a file, and guest memory is
 //! not encrypted. Nothing that trusts AMD's roots accepts what it signs, and it refuses to run beside a real one.
 //!
-//!     LaunchStart -> LaunchUpdate ... -> LaunchFinish -> guest requests -> Decommission
+//! ```text
+//! LaunchStart -> LaunchUpdate ... -> LaunchFinish -> guest requests -> Decommission
+//! ```
 //!
 //! A restart forgets all guests, as a reset of the silicon does.
 
