@@ -48,11 +48,12 @@ impl Superblock {
         let descriptor_bytes = if wide { usize::from(number16(bytes, 0xfe)) } else { 32 };
         let (blocks_per_group, inodes_per_group) =
             (u64::from(number32(bytes, 0x20)), u64::from(number32(bytes, 0x28)));
-        if !(1..=8 * BLOCK_BYTES).contains(&blocks_per_group) || !matches!(descriptor_bytes, 32 | 64) {
+        if blocks_per_group == 0 || !matches!(descriptor_bytes, 32 | 64) {
             return wrong("its superblock is damaged");
         }
-        let not_understood =
-            incompat & (INCOMPAT_RECOVER | INCOMPAT_META_BG) != 0 || ro_compat & RO_COMPAT_BIGALLOC != 0;
+        let not_understood = incompat & (INCOMPAT_RECOVER | INCOMPAT_META_BG) != 0
+            || ro_compat & RO_COMPAT_BIGALLOC != 0
+            || blocks_per_group > 8 * BLOCK_BYTES;
         Ok(Self {
             blocks: high | u64::from(number32(bytes, 4)),
             blocks_per_group,

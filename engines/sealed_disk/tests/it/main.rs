@@ -5,4 +5,6 @@ mod boot_region;
 mod crash_disk;
 mod guest_state;
 mod luks2;
+mod provision;
 mod seal;
+mod tools;
