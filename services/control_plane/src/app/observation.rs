@@ -26,22 +26,25 @@ pub enum Verdict {
 }
 
 /// Judges a report. A settled phase fulfils its generation; for the newest one it must also be the phase and the number
-/// of restarts that were asked for.
+/// of restarts that were asked for. Changes since then that the host has nothing to do for are fulfilled with it.
 pub fn judge(vm: &VmRow, state: &VmState) -> Verdict {
-    let newest = state.generation == vm.resource.generation;
+    let newest = state.generation >= vm.desired.asked;
+    let generation = if newest { vm.resource.generation } else { state.generation };
     match state.phase {
         VmPhase::Starting | VmPhase::Stopping => Verdict::Working,
-        VmPhase::Failed => {
-            let failure = state.failure.clone().unwrap_or_else(|| unexplained(&state.detail));
-            Verdict::Failed(state.generation, failure)
-        }
+        VmPhase::Failed => Verdict::Failed(generation, reason(state)),
         VmPhase::Running | VmPhase::Booted | VmPhase::Stopped => {
             let on = state.phase != VmPhase::Stopped;
             let wanted_on = vm.desired.power == WantedPower::Running;
             let fulfilled = on == wanted_on && (!on || state.restarts >= vm.desired.restarts);
-            if newest && !fulfilled { Verdict::Working } else { Verdict::Reached(state.generation) }
+            if newest && !fulfilled { Verdict::Working } else { Verdict::Reached(generation) }
         }
     }
+}
+
+/// Why a VM failed, in the host's words or for want of them.
+fn reason(state: &VmState) -> Failure {
+    state.failure.clone().unwrap_or_else(|| unexplained(&state.detail))
 }
 
 fn unexplained(detail: &str) -> Failure {
@@ -73,9 +76,12 @@ pub async fn record(app: &ControlPlane, host: &str, request: &SyncRequest) -> Re
 
 async fn note_state(tx: &mut Tx, vm: &VmRow, state: &VmState, now: i64) -> Result<(), Refusal> {
     let key = &vm.resource.key;
-    let bare = VmState { evidence: None, ..state.clone() };
+    let mut bare = VmState { evidence: None, ..state.clone() };
+    if state.phase == VmPhase::Failed {
+        bare.failure = Some(reason(state));
+    }
     if vm.state.as_ref() != Some(&bare) {
-        tx.set_state(key, state).await?;
+        tx.set_state(key, &bare).await?;
     }
     if let Some(evidence) = state.evidence.as_ref().filter(|evidence| vm.evidence.as_ref() != Some(*evidence))
     {
@@ -92,7 +98,7 @@ async fn note_state(tx: &mut Tx, vm: &VmRow, state: &VmState, now: i64) -> Resul
         Verdict::Failed(generation, failure)
             if generation > vm.resource.reached && generation <= vm.resource.generation =>
         {
-            tx.mark_failed(&vm.resource.incarnation, generation, &failure, now).await?;
+            tx.mark_failed(&vm.resource, generation, &failure, now).await?;
         }
         Verdict::Failed(..) => {}
     }
@@ -152,7 +158,7 @@ fn spec(app: &ControlPlane, vm: &VmRow) -> Option<VmSpec> {
     Some(VmSpec {
         vm_id: vm.vm_id.clone(),
         name: vm.resource.name.clone(),
-        generation: vm.resource.generation,
+        generation: vm.desired.asked,
         power: vm.desired.power.power(),
         restarts: vm.desired.restarts,
         vcpus: vm.facts.vcpus,

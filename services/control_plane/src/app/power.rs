@@ -3,10 +3,10 @@
 use internal_api::host::VmPhase;
 
 use super::names::Place;
-use super::operations::{self, Begun};
+use super::operations::Begun;
 use super::refusal::Refusal;
 use super::vm::{VmDesired, WantedPower};
-use super::{ControlPlane, now_millis, vms};
+use super::{ControlPlane, vms};
 use crate::reconcile::placement;
 use crate::store::{Tx, Verb, VmRow};
 
@@ -32,18 +32,8 @@ pub async fn act(app: &ControlPlane, place: &Place, action: PowerAction) -> Resu
     if action == PowerAction::Start && vm.desired.power == WantedPower::Deallocated {
         make_room(&mut tx, &vm).await?;
     }
-    let now = now_millis();
     let quiet = desired == vm.desired && settled(&vm);
-    let value = serde_json::to_value(&desired).expect("the type has only string keys");
-    let generation = tx.change_resource(&vm.resource, &value, quiet, now).await?;
-    if !quiet && let (Some(host), true) = (&vm.host, vm.launch_document.is_some()) {
-        tx.bump_revision(host).await?;
-    }
-    if !quiet && vm.launch_document.is_none() && desired.power != WantedPower::Running {
-        // No host has it yet, so it is as off as it can be; a later start goes on where its creation stopped.
-        tx.mark_reached(&vm.resource.key, generation).await?;
-    }
-    let begun = operations::begin(&mut tx, &vm.resource, generation, Verb::Action, now).await?;
+    let begun = vms::change(&mut tx, &vm, desired, quiet, Verb::Action).await?;
     tx.commit().await?;
     Ok(begun)
 }

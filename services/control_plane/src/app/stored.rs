@@ -111,7 +111,9 @@ fn checked_properties(kind: &StoredType, body: &Value) -> Result<Map<String, Val
             }
             Some(items) if items.iter().all(named) => {}
             _ => {
-                return Err(Refusal::bad(format!("'{path}' must be a list of objects with a name.")).at(&path));
+                return Err(
+                    Refusal::bad(format!("'{path}' must be a list of objects with a name.")).at(&path)
+                );
             }
         }
     }

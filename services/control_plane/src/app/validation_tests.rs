@@ -180,7 +180,9 @@ fn a_wrong_word_is_named_with_its_place() {
     refused(
         DISK_PROFILE_POINTER,
         json!({"securityEncryptionType": "DISK_WITH_VM_GUEST_STATE"}),
-        expect![[r#"BadRequest: Error converting value "DISK_WITH_VM_GUEST_STATE" to type 'System.Nullable`1[Microsoft.Azure.Management.Compute.SecurityEncryptionTypes]'. Path 'properties.storageProfile.osDisk.managedDisk.securityProfile.securityEncryptionType', line 1, position 336."#]],
+        expect![[
+            r#"BadRequest: Error converting value "DISK_WITH_VM_GUEST_STATE" to type 'System.Nullable`1[Microsoft.Azure.Management.Compute.SecurityEncryptionTypes]'. Path 'properties.storageProfile.osDisk.managedDisk.securityProfile.securityEncryptionType', line 1, position 336."#
+        ]],
     );
 }
 
@@ -189,12 +191,16 @@ fn an_unknown_member_is_named_with_its_place() {
     refused(
         "/properties/securityProfile/encrypted",
         json!(true),
-        expect!["BadRequest: Could not find member 'encrypted' on object of type 'SecurityProfile'. Path 'properties.securityProfile.encrypted', line 1, position 118."],
+        expect![
+            "BadRequest: Could not find member 'encrypted' on object of type 'SecurityProfile'. Path 'properties.securityProfile.encrypted', line 1, position 118."
+        ],
     );
     refused(
         "/properties/availabilitySet",
         json!({"id": "/x"}),
-        expect!["BadRequest: This property is valid but not offered by this installation; leave it out. Path 'properties.availabilitySet', line 1, position 51."],
+        expect![
+            "BadRequest: This property is valid but not offered by this installation; leave it out. Path 'properties.availabilitySet', line 1, position 51."
+        ],
     );
     assert!(with("/properties/availabilitySet", json!({})).is_ok());
     assert!(with("/properties/provisioningState", json!("Succeeded")).is_ok());

@@ -17,6 +17,8 @@ pub struct VmDesired {
     pub power: WantedPower,
     /// How many restarts were asked for.
     pub restarts: u64,
+    /// Generation of the newest change that its host has to do something for. Labels change without the host.
+    pub asked: u64,
 }
 
 /// Wanted power. For the host, `Stopped` and `Deallocated` are the same; placement takes back the room of the latter.

@@ -79,8 +79,13 @@ async fn create(
     };
     let mut shown = shaped.get("properties").cloned().unwrap_or_else(|| json!({}));
     complete(&mut shown, &provisioning.computer_name, &disk, &facts);
-    let desired =
-        VmDesired { tags: typed.tags.clone(), properties: shown, power: WantedPower::Running, restarts: 0 };
+    let desired = VmDesired {
+        tags: typed.tags.clone(),
+        properties: shown,
+        power: WantedPower::Running,
+        restarts: 0,
+        asked: 1,
+    };
     let now = now_millis();
     let new = NewResource {
         id: names::resource_id(group, TYPE, name),
@@ -354,7 +359,7 @@ async fn update(app: &ControlPlane, tx: &mut Tx, vm: VmRow, shaped: &Value) -> R
         properties: merged,
         ..vm.desired.clone()
     };
-    change(tx, &vm, &desired, !resized).await
+    change(tx, &vm, desired, !resized, Verb::Write).await
 }
 
 /// The stored properties, with the recovery key, which is kept among the facts.
@@ -465,21 +470,35 @@ pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Beg
     if let Some(tags) = shaped.get("tags").and_then(Value::as_object) {
         desired.tags = tags.clone();
     }
-    let begun = change(&mut tx, &vm, &desired, true).await?;
+    let begun = change(&mut tx, &vm, desired, true, Verb::Write).await?;
     tx.commit().await?;
     Ok(begun)
 }
 
-/// Writes a new wanted state and its operation. `quiet` says that the host has nothing to do for it.
-pub async fn change(tx: &mut Tx, vm: &VmRow, desired: &VmDesired, quiet: bool) -> Result<Begun, Refusal> {
+/// Writes a new wanted state and its operation. `quiet` says that the host has nothing to do for it; what failed before is
+/// tried again all the same.
+pub async fn change(
+    tx: &mut Tx,
+    vm: &VmRow,
+    desired: VmDesired,
+    quiet: bool,
+    verb: Verb,
+) -> Result<Begun, Refusal> {
     let now = now_millis();
-    let value = serde_json::to_value(desired).expect("the type has only string keys");
-    let generation = tx.change_resource(&vm.resource, &value, quiet, now).await?;
-    let needs_host = !quiet || vm.resource.reached < vm.resource.generation;
-    if needs_host && let (Some(host), true) = (&vm.host, vm.launch_document.is_some()) {
-        tx.bump_revision(host).await?;
+    let ask = !quiet || vm.failure.is_some();
+    let asked = if ask { vm.resource.generation + 1 } else { desired.asked };
+    let desired = VmDesired { asked, ..desired };
+    let value = serde_json::to_value(&desired).expect("the type has only string keys");
+    let generation = tx.change_resource(&vm.resource, &value, !ask, now).await?;
+    match (&vm.host, vm.launch_document.is_some()) {
+        (Some(host), true) if ask => drop(tx.bump_revision(host).await?),
+        // No host has it yet, so it is as off as it can be; a later start goes on where its creation stopped.
+        (_, false) if desired.power != WantedPower::Running => {
+            tx.mark_reached(&vm.resource.key, generation).await?
+        }
+        _ => {}
     }
-    operations::begin(tx, &vm.resource, generation, Verb::Write, now).await
+    operations::begin(tx, &vm.resource, generation, verb, now).await
 }
 
 /// Deletes a VM; `None` if there is none. With `force`, nobody waits for its host: a host that comes back finds the VM

@@ -95,7 +95,7 @@ impl Reconcilers {
     pub(crate) async fn fail(&self, vm: &VmRow, failure: &Failure) -> Result<(), PassError> {
         info!(vm = %vm.resource.id, code = %failure.code, "a VM's newest generation failed");
         let mut tx = self.app.store.begin().await?;
-        tx.mark_failed(&vm.resource.incarnation, vm.resource.generation, failure, now_millis()).await?;
+        tx.mark_failed(&vm.resource, vm.resource.generation, failure, now_millis()).await?;
         tx.set_waiting(&vm.resource.key, "").await?;
         Ok(tx.commit().await?)
     }

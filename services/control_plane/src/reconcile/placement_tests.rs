@@ -36,6 +36,7 @@ fn vm(name: &str, vcpus: u32, memory_mib: u64) -> VmRow {
             properties: json!({}),
             power: WantedPower::Running,
             restarts: 0,
+            asked: 1,
         },
         vm_id: name.into(),
         facts: VmFacts {

@@ -296,22 +296,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes why a generation failed. The first reason stays.
+    /// Notes why a resource's generations up to `generation` will not be reached. The first reason of each stays.
     pub async fn mark_failed(
         &mut self,
-        incarnation: &str,
+        resource: &Resource,
         generation: u64,
         failure: &Failure,
         now: i64,
     ) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO failures (incarnation, generation, failure, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(incarnation)
-            .bind(to_column(generation))
+        for unreached in resource.reached + 1..=generation {
+            sqlx::query(
+                "INSERT INTO failures (incarnation, generation, failure, at) VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(&resource.incarnation)
+            .bind(to_column(unreached))
             .bind(encode(failure))
             .bind(now)
             .execute(self.connection())
             .await
             .map_err(sql("noting a failure"))?;
+        }
         Ok(())
     }
 

@@ -217,10 +217,9 @@ impl Tx {
         self.set("UPDATE vms SET milestones = ? WHERE key = ?", &encode(milestones), key).await
     }
 
-    /// Notes the host's report, without its evidence.
+    /// Notes the host's report; its evidence is kept elsewhere.
     pub async fn set_state(&mut self, key: &str, state: &VmState) -> Result<(), StoreError> {
-        let bare = VmState { evidence: None, ..state.clone() };
-        self.set("UPDATE vms SET state = ? WHERE key = ?", &encode(&bare), key).await
+        self.set("UPDATE vms SET state = ? WHERE key = ?", &encode(state), key).await
     }
 
     /// Notes new evidence.

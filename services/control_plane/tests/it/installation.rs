@@ -27,7 +27,8 @@ pub const READER: &str = "cccccccc-0000-0000-0000-000000000002";
 pub const STRANGER: &str = "dddddddd-0000-0000-0000-000000000001";
 pub const SECRET: &str = "correct horse battery staple";
 pub const VERSION: &str = "2025-11-01";
-pub const SSH_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@home";
+pub const SSH_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@home";
 
 /// A certificate authority and what it signed.
 pub struct Authority {
@@ -49,7 +50,8 @@ impl Authority {
     /// A leaf's certificate and key in PEM; the first name is the common name too.
     pub fn leaf(&self, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0]);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())

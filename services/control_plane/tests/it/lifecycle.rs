@@ -71,7 +71,8 @@ async fn what_the_host_gets_is_bound_by_the_launch_document_and_the_keys_policy(
     assert_eq!(key.attributes.exportable, Some(true));
     let policy: Value = serde_json::from_slice(&key.release_policy.unwrap().data).unwrap();
     let conditions = policy["anyOf"][0]["allOf"].as_array().unwrap();
-    let claim = |name: &str| conditions.iter().find(|one| one["claim"] == name).map(|one| one["equals"].clone());
+    let claim =
+        |name: &str| conditions.iter().find(|one| one["claim"] == name).map(|one| one["equals"].clone());
     assert_eq!(policy["anyOf"][0]["authority"], "https://localhost:1");
     assert_eq!(claim("x-ms-inittime.vmId"), Some(json!(spec.vm_id)));
     assert_eq!(claim("x-ms-inittime.provisioningDigest"), Some(json!(document.provisioning_digest)));
@@ -86,7 +87,9 @@ async fn the_release_token_may_only_release_and_is_fresh_with_each_answer() {
     let host = installation.host();
     let arm = installation.arm().await;
     arm.make_vm("vm1").await;
-    let token = |host: &devkit::sim_host::SimHost| host.world().vms.values().next().unwrap().spec.release_token.clone();
+    let token = |host: &devkit::sim_host::SimHost| {
+        host.world().vms.values().next().unwrap().spec.release_token.clone()
+    };
     let first = token(&host);
     let payload = public_api::encoding::from_base64_any(first.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&payload).unwrap();
@@ -191,7 +194,10 @@ async fn a_put_of_what_was_read_changes_nothing_and_fixed_properties_stay() {
         ("/properties/osProfile/adminUsername", json!("mallory")),
         ("/properties/osProfile/linuxConfiguration/ssh/publicKeys", json!([])),
         ("/properties/storageProfile/imageReference/offer", json!("plain")),
-        ("/properties/storageProfile/osDisk/managedDisk/securityProfile/securityEncryptionType", json!("VMGuestStateOnly")),
+        (
+            "/properties/storageProfile/osDisk/managedDisk/securityProfile/securityEncryptionType",
+            json!("VMGuestStateOnly"),
+        ),
         ("/properties/securityProfile/uefiSettings/secureBootEnabled", json!(false)),
         ("/properties/securityProfile/securityType", json!("TrustedLaunch")),
         ("/properties/storageProfile/osDisk/name", json!("other")),
@@ -202,7 +208,10 @@ async fn a_put_of_what_was_read_changes_nothing_and_fixed_properties_stay() {
     let mut body = vm_body();
     body["properties"]["osProfile"]["customData"] = json!("b3RoZXI=");
     let error = arm.put(&vm_path("vm1"), &body).await.error();
-    assert_eq!(error, "409 PropertyChangeNotAllowed: Changing property 'osProfile.customData' is not allowed.");
+    assert_eq!(
+        error,
+        "409 PropertyChangeNotAllowed: Changing property 'osProfile.customData' is not allowed."
+    );
 }
 
 #[tokio::test]
@@ -319,7 +328,8 @@ async fn a_group_goes_with_everything_in_it() {
     assert_eq!(arm.call(Method::HEAD, &group(), None).await.status, 404);
     assert_eq!(arm.get(&vnet).await.status, 404);
     arm.make_group().await;
-    let disks = format!("/subscriptions/{}/providers/Microsoft.Compute/disks", crate::installation::SUBSCRIPTION);
+    let disks =
+        format!("/subscriptions/{}/providers/Microsoft.Compute/disks", crate::installation::SUBSCRIPTION);
     assert_eq!(arm.get(&disks).await.body["value"], json!([]));
 }
 
@@ -361,6 +371,7 @@ async fn an_operation_is_another_subscriptions_business_only_there() {
     let reader = installation.arm_as(crate::installation::TENANT, crate::installation::READER).await;
     assert_eq!(reader.send(Method::GET, &url, None).await.status, 200);
     assert_eq!(reader.send(Method::GET, &second, None).await.status, 404);
-    let stranger = installation.arm_as(crate::installation::OTHER_TENANT, crate::installation::STRANGER).await;
+    let stranger =
+        installation.arm_as(crate::installation::OTHER_TENANT, crate::installation::STRANGER).await;
     assert_eq!(stranger.send(Method::GET, &url, None).await.code(), "SubscriptionNotFound");
 }
