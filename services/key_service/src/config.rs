@@ -140,6 +140,7 @@ impl Config {
             authority.source()?;
         }
         self.host()?;
+        self.callers.check_challenge()?;
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
@@ -167,6 +168,19 @@ impl Config {
 }
 
 impl CallersConfig {
+    /// Both values stand in a quoted header value.
+    fn check_challenge(&self) -> Result<(), ConfigError> {
+        let quotable = |text: &str| text.chars().all(|letter| letter.is_ascii_graphic() && letter != '"');
+        for (key, text) in
+            [("callers.authorization", &self.authorization), ("callers.audience", &self.audience)]
+        {
+            if !quotable(text) || Url::parse(text).is_err() {
+                return Err(value(key, "expected a URL without quotes and spaces"));
+            }
+        }
+        Ok(())
+    }
+
     /// Where the issuer's keys are.
     pub fn source(&self) -> Result<JwksSource, ConfigError> {
         source("callers", None, self.jwks_url.as_ref(), self.jwks_file.as_ref(), self.ca.as_ref())

@@ -1,9 +1,8 @@
 //! How a request can end other than well.
 
-use public_api::Denial;
-
 use crate::crypto::rsa::RsaError;
 use crate::crypto::seal::SealBroken;
+use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::token::TokenError;
 
@@ -12,13 +11,13 @@ use crate::token::TokenError;
 pub enum AppError {
     /// Refused, with the reason; it is in the decision log.
     #[error(transparent)]
-    Denied(Denial),
+    Denied(Refusal),
     /// No bearer token.
     #[error("AKV10000: Request is missing a Bearer or PoP token.")]
     NoToken,
     /// A bearer token that is not believed.
     #[error(transparent)]
-    BadToken(Denial),
+    BadToken(Refusal),
     /// The request says something that cannot be.
     #[error("{message}")]
     BadParameter {

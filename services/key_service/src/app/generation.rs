@@ -11,18 +11,17 @@
 //!      '---- crash ---------'                   '--- crash: the next boot presents g+1 = last+1
 //! ```
 
-use public_api::Denial;
-
+use crate::refusal::{Refusal, refusal};
 use crate::token::evidence::GuestState;
 
 /// Decides on a presented state, given the generation that was released last.
-pub fn check(last: Option<u64>, presented: &GuestState) -> Result<(), Denial> {
+pub fn check(last: Option<u64>, presented: &GuestState) -> Result<(), Refusal> {
     let newest = last.map_or(1, |last| last.saturating_add(1));
     let oldest = last.unwrap_or(0);
     let refused = |code: &str, rule: &str, remedy: &str| {
         let expected = format!("{oldest} or {newest}");
         let claim = "x-ms-runtime.guest-state.generation";
-        Err(Denial::new(code, claim, expected, presented.generation.to_string(), rule, remedy))
+        Err(refusal(code, claim, expected, presented.generation.to_string(), rule, remedy))
     };
     if presented.generation < oldest {
         let rule = "a guest state older than the last released one is a rollback";
@@ -38,9 +37,9 @@ pub fn check(last: Option<u64>, presented: &GuestState) -> Result<(), Denial> {
 }
 
 /// The refusal of a token without a guest state, for a key that has released guest states.
-pub fn stateless() -> Denial {
+pub fn stateless() -> Refusal {
     let rule = "a key that has released guest states releases only to tokens that state their generation";
     let remedy = "use a key of its own for workloads";
     let expected = "the guest state's VM and generation";
-    Denial::new("GuestStateMissing", "x-ms-runtime.guest-state", expected, "missing", rule, remedy)
+    refusal("GuestStateMissing", "x-ms-runtime.guest-state", expected, "missing", rule, remedy)
 }

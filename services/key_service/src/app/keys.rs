@@ -22,6 +22,8 @@ use crate::token::caller::Caller;
 pub const RECOVERABLE_DAYS: i32 = 90;
 const RECOVERY_LEVEL: &str = "Recoverable+Purgeable";
 const DAY: i64 = 86_400;
+/// How often a change that others overtake is made again.
+const UPDATE_ATTEMPTS: u32 = 8;
 
 /// Which version of which key a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,7 @@ impl AppState {
             expires: new.expires,
             created: now,
             updated: now,
+            revision: 0,
             exportable: new.exportable,
             policy: new.policy,
             sealed: Sealed::from_bytes(Vec::new()),
@@ -145,12 +148,28 @@ impl AppState {
     }
 
     /// `PATCH /keys/{name}[/{version}]`
+    ///
+    /// A change that another one overtook is made again on what the other left, so that none undoes another.
     pub async fn update_key(
         &self,
         caller: &Caller,
         key: &KeyRef,
-        parameters: KeyUpdateParameters,
+        parameters: &KeyUpdateParameters,
     ) -> Result<KeyBundle, AppError> {
+        for _ in 0..UPDATE_ATTEMPTS {
+            if let Some(bundle) = self.try_update(caller, key, parameters).await? {
+                return Ok(bundle);
+            }
+        }
+        Err(AppError::Conflict(format!("Key {} is being changed by others; try again.", key.name)))
+    }
+
+    async fn try_update(
+        &self,
+        caller: &Caller,
+        key: &KeyRef,
+        parameters: &KeyUpdateParameters,
+    ) -> Result<Option<KeyBundle>, AppError> {
         let mut record = self.record(key).await?;
         let policy_changes = self.apply(&mut record, parameters, key.version.is_some())?;
         record.updated = self.now();
@@ -159,31 +178,26 @@ impl AppState {
         if policy_changes {
             event.decision = Decision::PolicyChanged;
         }
-        let key = key.clone();
         let written = self.store.write(move |connection| {
             Box::pin(async move {
-                let live =
-                    keys::find(&mut *connection, Among::Live, &record.name, Some(&record.version)).await?;
-                if live.is_none() {
-                    return Ok(Err(not_found(&key)));
+                let written = keys::update(connection, &record).await?;
+                if written {
+                    decisions::append(connection, event).await?;
                 }
-                keys::update(connection, &record).await?;
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
+                Ok(written)
             })
         });
-        written.await?.into_inner()?;
-        Ok(bundle)
+        Ok(written.await?.into_inner().then_some(bundle))
     }
 
     /// Puts the changes into `record`; returns whether the release policy is among them.
     fn apply(
         &self,
         record: &mut KeyRecord,
-        parameters: KeyUpdateParameters,
+        parameters: &KeyUpdateParameters,
         versioned: bool,
     ) -> Result<bool, AppError> {
-        let attributes = parameters.attributes.unwrap_or_default();
+        let attributes = parameters.attributes.clone().unwrap_or_default();
         validate::settable(&attributes)?;
         if attributes.exportable.is_some_and(|exportable| exportable != record.exportable) {
             let text = "The exportable attribute of a key cannot be changed.";
@@ -193,15 +207,17 @@ impl AppState {
         record.not_before = attributes.nbf.or(record.not_before);
         record.expires = attributes.exp.or(record.expires);
         validate::dates(record.not_before, record.expires)?;
-        if let Some(tags) = parameters.tags {
-            validate::tags(&tags)?;
-            record.tags = tags;
+        if let Some(tags) = &parameters.tags {
+            validate::tags(tags)?;
+            record.tags.clone_from(tags);
         }
-        if let Some(ops) = parameters.key_ops {
-            record.key_ops = validate::key_ops(ops)?;
+        match parameters.key_ops.as_deref() {
+            Some([]) => return Err(AppError::bad("key_ops", "name at least one operation")),
+            Some(ops) => record.key_ops = validate::key_ops(ops)?,
+            None => {}
         }
-        match parameters.release_policy {
-            Some(policy) => self.replace_policy(record, policy, versioned),
+        match &parameters.release_policy {
+            Some(policy) => self.replace_policy(record, policy.clone(), versioned),
             None => Ok(false),
         }
     }
@@ -369,7 +385,7 @@ fn key_detail(caller: Option<&str>, operation: &str, record: &KeyRecord) -> Valu
 fn binding(record: &KeyRecord) -> Vec<u8> {
     let policy = record.policy.as_ref();
     Binding {
-        name: &record.name,
+        name: &record.name.to_ascii_lowercase(),
         version: &record.version,
         kty: &record.kty,
         exportable: record.exportable,

@@ -1,6 +1,6 @@
 //! `wrapkey` and `unwrapkey`.
 
-use public_api::Denial;
+use crate::refusal::{Refusal, refusal};
 use public_api::decision_log::Decision;
 use public_api::keys::{KeyOperationParameters, KeyOperationResult};
 use serde_json::json;
@@ -61,7 +61,7 @@ impl AppState {
     }
 }
 
-fn check_usable(record: &KeyRecord, operation: &str) -> Result<(), Denial> {
+fn check_usable(record: &KeyRecord, operation: &str) -> Result<(), Refusal> {
     if !record.enabled {
         return Err(disabled());
     }
@@ -71,14 +71,14 @@ fn check_usable(record: &KeyRecord, operation: &str) -> Result<(), Denial> {
     let rule = "the key's permitted operations (key_ops)";
     let remedy = "use another key, or add the operation to this one";
     let actual = record.key_ops.join(", ");
-    Err(Denial::new("KeyOperationForbidden", "key_ops", operation, actual, rule, remedy))
+    Err(refusal("KeyOperationForbidden", "key_ops", operation, actual, rule, remedy))
 }
 
 /// The refusal of a disabled key.
-pub(super) fn disabled() -> Denial {
+pub(super) fn disabled() -> Refusal {
     let rule = "a disabled key answers no operation";
     let remedy = "enable the key (PATCH attributes.enabled), if that is what its owner wants";
-    Denial::new("KeyDisabled", "attributes.enabled", "true", "false", rule, remedy)
+    refusal("KeyDisabled", "attributes.enabled", "true", "false", rule, remedy)
 }
 
 fn algorithm(name: &str) -> Result<WrapAlgorithm, AppError> {

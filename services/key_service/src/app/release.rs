@@ -7,8 +7,8 @@
 //!
 //! Nothing leaves before the transaction is on the disk, and the transaction alone decides on replays and rollbacks.
 
+use crate::refusal::{Refusal, refusal};
 use policy::release::{ReleaseDecision, ReleasePolicy, ReleaseRefusal};
-use public_api::Denial;
 use public_api::attestation::CLAIM_TRUST_ROOT;
 use public_api::decision_log::Decision;
 use public_api::encoding::to_base64url;
@@ -65,12 +65,12 @@ struct Grant {
 
 /// Why there is no grant.
 enum NoGrant {
-    Denied(Denial),
+    Denied(Refusal),
     Failed(AppError),
 }
 
-impl From<Denial> for NoGrant {
-    fn from(denial: Denial) -> Self {
+impl From<Refusal> for NoGrant {
+    fn from(denial: Refusal) -> Self {
         NoGrant::Denied(denial)
     }
 }
@@ -130,14 +130,14 @@ impl AppState {
     }
 
     /// A development root needs two consents: the installation's, and that of whoever wrote the key's policy.
-    fn check_root(&self, root: TrustRoot, decision: &ReleaseDecision) -> Result<(), Denial> {
+    fn check_root(&self, root: TrustRoot, decision: &ReleaseDecision) -> Result<(), Refusal> {
         if root == TrustRoot::Amd {
             return Ok(());
         }
         if !self.allow_development_roots {
             let rule = "allow_development_roots of this installation is false";
             let remedy = "run the VM on confidential hardware, or allow development roots in the key service's configuration";
-            return Err(Denial::new(
+            return Err(refusal(
                 "DevelopmentRootRefused",
                 CLAIM_TRUST_ROOT,
                 "amd",
@@ -150,7 +150,7 @@ impl AppState {
             let rule = "the release policy accepts a development root only where it says so";
             let remedy = "run the VM on confidential hardware, or make a key whose policy demands x-casemate-trust-root to equal development";
             let expected = "amd, or a policy that demands development";
-            return Err(Denial::new(
+            return Err(refusal(
                 "DevelopmentRootNotInPolicy",
                 CLAIM_TRUST_ROOT,
                 expected,
@@ -189,7 +189,7 @@ impl AppState {
         record: KeyRecord,
         grant: Grant,
         facts: &Facts,
-    ) -> Result<Result<Committed<u64>, Denial>, StoreError> {
+    ) -> Result<Result<Committed<u64>, Refusal>, StoreError> {
         let mut event = self.event(Decision::Released, &self.kid(&record), None, json(facts));
         let now = self.now();
         let committed = self.store.write(move |connection| {
@@ -197,7 +197,7 @@ impl AppState {
                 let verdict = settle(connection, &record, &grant, now).await?;
                 if let Err(denial) = &verdict {
                     event.decision = Decision::Refused;
-                    event.denial = Some(denial.clone());
+                    event.denial = Some(denial.as_ref().clone());
                 }
                 let sequence = decisions::append(connection, event).await?;
                 Ok(verdict.map(|()| sequence))
@@ -213,7 +213,7 @@ async fn settle(
     record: &KeyRecord,
     grant: &Grant,
     now: i64,
-) -> Result<Result<(), Denial>, StoreError> {
+) -> Result<Result<(), Refusal>, StoreError> {
     let current = keys::find(&mut *connection, Among::Live, &record.name, Some(&record.version)).await?;
     if let Err(denial) = unchanged(record, current.as_ref()) {
         return Ok(Err(denial));
@@ -233,7 +233,7 @@ async fn advance(
     name: &str,
     state: Option<&GuestState>,
     now: i64,
-) -> Result<Result<(), Denial>, StoreError> {
+) -> Result<Result<(), Refusal>, StoreError> {
     let Some(state) = state else {
         let stateful = releases::has_generations(connection, name).await?;
         return Ok(if stateful { Err(generation::stateless()) } else { Ok(()) });
@@ -247,7 +247,7 @@ async fn advance(
 }
 
 /// The key is still the one that the policy decided about.
-fn unchanged(before: &KeyRecord, now: Option<&KeyRecord>) -> Result<(), Denial> {
+fn unchanged(before: &KeyRecord, now: Option<&KeyRecord>) -> Result<(), Refusal> {
     match now {
         Some(now) if !now.enabled => Err(operate::disabled()),
         Some(now) if now.sealed == before.sealed => Ok(()),
@@ -255,13 +255,13 @@ fn unchanged(before: &KeyRecord, now: Option<&KeyRecord>) -> Result<(), Denial> 
             let rule = "a key is released as the policy saw it";
             let remedy = "ask again with a new token";
             let expected = "the key and its policy as they were when the request came";
-            Err(Denial::new("KeyChanged", "key", expected, "changed or deleted meanwhile", rule, remedy))
+            Err(refusal("KeyChanged", "key", expected, "changed or deleted meanwhile", rule, remedy))
         }
     }
 }
 
 /// The policy document of a key that may be released.
-fn releasable(record: &KeyRecord) -> Result<&[u8], Denial> {
+fn releasable(record: &KeyRecord) -> Result<&[u8], Refusal> {
     if !record.enabled {
         return Err(operate::disabled());
     }
@@ -270,7 +270,7 @@ fn releasable(record: &KeyRecord) -> Result<&[u8], Denial> {
         _ => {
             let rule = "only exportable keys are ever released";
             let remedy = "create an exportable key with a release policy";
-            Err(Denial::new("KeyNotExportable", "attributes.exportable", "true", "false", rule, remedy))
+            Err(refusal("KeyNotExportable", "attributes.exportable", "true", "false", rule, remedy))
         }
     }
 }
@@ -283,16 +283,16 @@ fn note(evidence: &Evidence, facts: &mut Facts) {
     facts.vm = evidence.launched_vm();
 }
 
-fn policy_denial(refusal: ReleaseRefusal) -> Denial {
+fn policy_denial(reason: ReleaseRefusal) -> Refusal {
     let remedy = "present a token that meets the key's release policy; the policy is part of the key (GET it to read it)";
-    let ReleaseRefusal { claim, expected, actual, rule } = refusal;
-    Denial::new("ReleasePolicyNotMet", claim, expected, actual, rule, remedy)
+    let ReleaseRefusal { claim, expected, actual, rule } = reason;
+    refusal("ReleasePolicyNotMet", claim, expected, actual, rule, remedy)
 }
 
-fn replayed(token: &str) -> Denial {
+fn replayed(token: &str) -> Refusal {
     let rule = "an attestation token releases one key once";
     let remedy = "attest again and present the new token";
-    Denial::new("TokenReplayed", "jti", "a token that was not used before", token, rule, remedy)
+    refusal("TokenReplayed", "jti", "a token that was not used before", token, rule, remedy)
 }
 
 fn json(facts: &Facts) -> Value {

@@ -1,11 +1,11 @@
 //! What the service holds while it runs, and how it is put together.
 
+use crate::refusal::Refusal;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use public_api::Denial;
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
@@ -19,6 +19,9 @@ use crate::token::Issuer;
 use crate::token::caller::{Caller, Callers, Permission};
 use crate::token::evidence::Authorities;
 use crate::token::jwks::{Jwks, JwksError};
+
+/// Root certificate of release answers, PEM, in the data folder.
+pub const ROOT_FILE: &str = "release-signing-root.pem";
 
 /// Seconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -77,6 +80,7 @@ impl AppState {
         let store = Store::open(&config.data_dir.join("keys.sqlite")).await?;
         let master = master_key(config, &store).await?;
         let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
+        publish_root(&config.data_dir, &signer)?;
         if config.allow_development_roots {
             tracing::warn!("evidence of development roots can release keys: allow_development_roots is set");
         }
@@ -120,7 +124,7 @@ impl AppState {
     }
 
     /// Records a refusal and turns it into the error that the caller gets.
-    pub async fn refuse(&self, subject: &str, denial: Denial, detail: Value) -> AppError {
+    pub async fn refuse(&self, subject: &str, denial: Refusal, detail: Value) -> AppError {
         let event = self.event(Decision::Refused, subject, Some(denial.clone()), detail);
         let written =
             self.store.write(move |connection| Box::pin(decisions::append(connection, event))).await;
@@ -131,8 +135,14 @@ impl AppState {
     }
 
     /// An entry for the decision log.
-    pub fn event(&self, decision: Decision, subject: &str, denial: Option<Denial>, detail: Value) -> Event {
-        Event { time: rfc3339(self.now()), decision, subject: subject.to_owned(), denial, detail }
+    pub fn event(&self, decision: Decision, subject: &str, denial: Option<Refusal>, detail: Value) -> Event {
+        Event {
+            time: rfc3339(self.now()),
+            decision,
+            subject: subject.to_owned(),
+            denial: denial.map(|denial| *denial),
+            detail,
+        }
     }
 }
 
@@ -157,6 +167,12 @@ fn authorities(config: &Config) -> Result<Authorities, StartError> {
         Ok(Issuer::new(&authority.issuer, keys))
     });
     Ok(Authorities::new(issuers.collect::<Result<_, StartError>>()?))
+}
+
+/// Puts the root certificate of release answers where an installation can hand it on.
+fn publish_root(folder: &Path, signer: &Signer) -> Result<(), StartError> {
+    let failed = |source| StartError::DataDir { path: folder.to_owned(), source };
+    std::fs::write(folder.join(ROOT_FILE), signer.root_pem()).map_err(failed)
 }
 
 /// Makes the folder and takes its lock.

@@ -54,7 +54,7 @@ pub fn create(parameters: KeyCreateParameters, releasable: bool) -> Result<NewKe
     Ok(NewKey {
         kty,
         bits,
-        key_ops: key_ops(parameters.key_ops)?,
+        key_ops: key_ops(&parameters.key_ops)?,
         enabled: attributes.enabled.unwrap_or(true),
         not_before: attributes.nbf,
         expires: attributes.exp,
@@ -89,7 +89,7 @@ fn size(parameters: &KeyCreateParameters) -> Result<Bits, AppError> {
 }
 
 /// The permitted operations; all of them if none is named.
-pub fn key_ops(wanted: Vec<String>) -> Result<Vec<String>, AppError> {
+pub fn key_ops(wanted: &[String]) -> Result<Vec<String>, AppError> {
     if let Some(unknown) = wanted.iter().find(|op| !KEY_OPS.contains(&op.as_str())) {
         let known = KEY_OPS.join(", ");
         return Err(AppError::bad(

@@ -50,7 +50,7 @@ impl Sealed {
 
 /// What a sealed key is bound to, beside the master key.
 pub struct Binding<'a> {
-    /// Name, as stored.
+    /// Name, in lower case: names are compared without regard to case.
     pub name: &'a str,
     /// Version.
     pub version: &'a str,

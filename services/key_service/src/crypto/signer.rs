@@ -139,9 +139,11 @@ impl Signer {
         hex::encode(digest::digest(&digest::SHA256, &self.root))
     }
 
-    /// The root certificate, DER.
-    pub fn root_der(&self) -> &[u8] {
-        &self.root
+    /// The root certificate, PEM.
+    pub fn root_pem(&self) -> String {
+        let base64 = to_base64(&self.root);
+        let lines: Vec<&str> = base64.as_bytes().chunks(64).map(ascii).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
     /// A compact JWS (RFC 7515, RS256) over the JSON of `payload`, which must be on record before.
@@ -151,6 +153,10 @@ impl Signer {
         let signature = to_base64url(&self.leaf.signature(message.as_bytes()));
         format!("{message}.{signature}")
     }
+}
+
+fn ascii(line: &[u8]) -> &str {
+    std::str::from_utf8(line).expect("base64 is ASCII")
 }
 
 /// The protected header, encoded: Key Vault's members in its order.

@@ -23,7 +23,7 @@ pub async fn authenticate(State(state): State<Arc<AppState>>, mut request: Reque
         Err(error @ AppError::NoToken) => {
             challenge(&state, &ErrorBody::new("Unauthorized", error.to_string()))
         }
-        Err(AppError::BadToken(denial)) => challenge(&state, &ErrorBody::denied("Unauthorized", denial)),
+        Err(AppError::BadToken(denial)) => challenge(&state, &ErrorBody::denied("Unauthorized", *denial)),
         Err(other) => other.into_response(),
     }
 }

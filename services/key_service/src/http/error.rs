@@ -13,10 +13,10 @@ impl IntoResponse for AppError {
         let message = self.to_string();
         match self {
             AppError::Denied(denial) => {
-                answer(StatusCode::FORBIDDEN, &ErrorBody::denied("Forbidden", denial))
+                answer(StatusCode::FORBIDDEN, &ErrorBody::denied("Forbidden", *denial))
             }
             AppError::BadToken(denial) => {
-                answer(StatusCode::UNAUTHORIZED, &ErrorBody::denied("Unauthorized", denial))
+                answer(StatusCode::UNAUTHORIZED, &ErrorBody::denied("Unauthorized", *denial))
             }
             AppError::NoToken => plain(StatusCode::UNAUTHORIZED, "Unauthorized", message),
             AppError::BadParameter { target, .. } => {

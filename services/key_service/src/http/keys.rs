@@ -105,7 +105,7 @@ pub async fn version(
 async fn update(state: &AppState, caller: &Caller, key: KeyRef, request: Request) -> Answer<KeyBundle> {
     state.permit(caller, Permission::Manage, &subject(&key.name)).await?;
     let parameters = json(request).await?;
-    Ok(Json(state.update_key(caller, &key, parameters).await?))
+    Ok(Json(state.update_key(caller, &key, &parameters).await?))
 }
 
 pub async fn update_newest(

@@ -36,6 +36,8 @@ pub struct KeyRecord {
     pub created: i64,
     /// Unix seconds.
     pub updated: i64,
+    /// Grows with each change.
+    pub revision: i64,
     /// Whether it may be released.
     pub exportable: bool,
     /// The policy of an exportable key.
@@ -61,7 +63,7 @@ pub enum NameState {
 }
 
 const COLUMNS: &str = "k.name, v.version, v.kty, v.modulus, v.exponent, v.key_ops, v.tags, v.enabled, v.not_before, \
-     v.expires, v.created, v.updated, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
+     v.expires, v.created, v.updated, v.revision, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
 
 /// Which names are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,11 +177,15 @@ pub async fn insert(connection: &mut SqliteConnection, key: &KeyRecord) -> Resul
 }
 
 /// Writes what may change in a version: `enabled`, the dates, operations, tags, and the policy with the new seal.
-pub async fn update(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<(), StoreError> {
+///
+/// Returns whether the row still was as `key.revision` says and its name is live; otherwise nothing is written.
+pub async fn update(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<bool, StoreError> {
     let policy = key.policy.as_ref();
-    sqlx::query(
+    let result = sqlx::query(
         "UPDATE key_versions SET key_ops = ?, tags = ?, enabled = ?, not_before = ?, expires = ?, updated = ?,
-             policy = ?, policy_type = ?, policy_immutable = ?, sealed = ? WHERE name = ? AND version = ?",
+             policy = ?, policy_type = ?, policy_immutable = ?, sealed = ?, revision = revision + 1
+         WHERE name = ? AND version = ? AND revision = ?
+             AND EXISTS (SELECT 1 FROM keys k WHERE k.name = key_versions.name AND k.deleted IS NULL)",
     )
     .bind(json(&key.key_ops))
     .bind(json(&key.tags))
@@ -193,9 +199,10 @@ pub async fn update(connection: &mut SqliteConnection, key: &KeyRecord) -> Resul
     .bind(key.sealed.as_bytes())
     .bind(&key.name)
     .bind(&key.version)
+    .bind(key.revision)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(result.rows_affected() > 0)
 }
 
 /// Marks a name as deleted (`Some`) or live again (`None`).
@@ -255,6 +262,7 @@ fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
         expires: row.try_get("expires")?,
         created: row.try_get("created")?,
         updated: row.try_get("updated")?,
+        revision: row.try_get("revision")?,
         exportable: row.try_get("exportable")?,
         policy: policy.transpose()?,
         sealed: Sealed::from_bytes(row.try_get("sealed")?),

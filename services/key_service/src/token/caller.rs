@@ -1,6 +1,6 @@
 //! Who calls: bearer tokens of the control plane, and what their roles permit.
 
-use public_api::Denial;
+use crate::refusal::{Refusal, refusal};
 use serde_json::Value;
 
 use super::verify::{self, Issuer, TokenError, VerifiedToken, missing, shown};
@@ -60,7 +60,7 @@ pub struct Caller {
 
 impl Caller {
     /// Whether one of the roles permits it; the denial says which would.
-    pub fn require(&self, permission: Permission) -> Result<(), Denial> {
+    pub fn require(&self, permission: Permission) -> Result<(), Refusal> {
         if self.roles.iter().any(|role| role.permits(permission)) {
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl Caller {
         let actual = if self.stated.is_empty() { "no role".to_owned() } else { self.stated.join(", ") };
         let rule = format!("the {permission:?} permission of the vault's roles");
         let remedy = "have one of these roles assigned to the application, then get a new token";
-        Err(Denial::new("RoleMissing", "roles", expected.join(" or "), shown(&actual), rule, remedy))
+        Err(refusal("RoleMissing", "roles", expected.join(" or "), shown(&actual), rule, remedy))
     }
 }
 
@@ -98,7 +98,7 @@ impl Callers {
         Ok(Caller { id: shown(id), roles, stated })
     }
 
-    fn check_audience(&self, token: &VerifiedToken) -> Result<(), Denial> {
+    fn check_audience(&self, token: &VerifiedToken) -> Result<(), Refusal> {
         let audiences = match token.claims().get("aud") {
             Some(Value::String(one)) => vec![one.clone()],
             several => strings(several),
@@ -110,7 +110,7 @@ impl Callers {
         let rule = "a token is for the resource in `aud` only (RFC 7519 section 4.1.3)";
         let remedy = "ask for a token with this vault's resource as scope";
         let actual = if audiences.is_empty() { "missing".to_owned() } else { shown(&audiences.join(", ")) };
-        Err(Denial::new("TokenAudienceWrong", "aud", self.audience.as_str(), actual, rule, remedy))
+        Err(refusal("TokenAudienceWrong", "aud", self.audience.as_str(), actual, rule, remedy))
     }
 }
 

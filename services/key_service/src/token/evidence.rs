@@ -1,6 +1,6 @@
 //! Attestation tokens: what a release reads from them. Nothing is read before the signature holds.
 
-use public_api::Denial;
+use crate::refusal::{Refusal, refusal};
 use public_api::attestation::{CLAIM_TRUST_ROOT, GuestStateClaim};
 use public_api::encoding::from_base64_any;
 use public_api::jwk::Jwk;
@@ -66,13 +66,13 @@ impl Evidence {
     }
 
     /// `jti`: a token without one cannot be used, because its reuse could not be seen.
-    pub fn token_id(&self) -> Result<&str, Denial> {
+    pub fn token_id(&self) -> Result<&str, Refusal> {
         let id = self.0.text("jti").filter(|id| (1..=MAX_TOKEN_ID).contains(&id.len()));
         id.ok_or_else(|| missing("jti", "an id of this token, of 1 to 256 bytes"))
     }
 
     /// Which root vouched. A token that does not say is refused: it could be a development root's.
-    pub fn trust_root(&self) -> Result<TrustRoot, Denial> {
+    pub fn trust_root(&self) -> Result<TrustRoot, Refusal> {
         match self.0.text(CLAIM_TRUST_ROOT) {
             Some("amd") => Ok(TrustRoot::Amd),
             Some("development") => Ok(TrustRoot::Development),
@@ -80,7 +80,7 @@ impl Evidence {
                 let rule = "the root of trust is known or the key stays here";
                 let remedy = "use an attestation service that this key service knows";
                 let expected = "amd or development";
-                Err(Denial::new("TrustRootUnknown", CLAIM_TRUST_ROOT, expected, shown(other), rule, remedy))
+                Err(refusal("TrustRootUnknown", CLAIM_TRUST_ROOT, expected, shown(other), rule, remedy))
             }
             None => Err(missing(CLAIM_TRUST_ROOT, "amd or development")),
         }
@@ -89,7 +89,7 @@ impl Evidence {
     /// The first RSA key in the top-level `x-ms-runtime.keys` that is for encryption.
     ///
     /// Source: Azure documentation, "Secure key release with confidential VMs".
-    pub fn target_key(&self) -> Result<TargetKey, Denial> {
+    pub fn target_key(&self) -> Result<TargetKey, Refusal> {
         let keys = self.runtime().and_then(|runtime| runtime.get("keys")).and_then(Value::as_array);
         let keys = keys.map(Vec::as_slice).unwrap_or_default();
         let jwk =
@@ -102,14 +102,14 @@ impl Evidence {
             let remedy = "make the transfer key with 2048 bits at least, and attest again";
             let expected = format!("{MIN_TARGET_BITS} to {MAX_TARGET_BITS} bits");
             let actual = format!("{bits} bits");
-            return Err(Denial::new("WrapKeyTooSmall", "x-ms-runtime.keys", expected, actual, rule, remedy));
+            return Err(refusal("WrapKeyTooSmall", "x-ms-runtime.keys", expected, actual, rule, remedy));
         }
         target.key.encrypting_key().map_err(|_| no_target("an RSA key with numbers that are no key"))?;
         Ok(target)
     }
 
     /// The guest state that the runtime claims name, if they name one.
-    pub fn guest_state(&self) -> Result<Option<GuestState>, Denial> {
+    pub fn guest_state(&self) -> Result<Option<GuestState>, Refusal> {
         let Some(value) = self.runtime().and_then(|runtime| runtime.get("guest-state")) else {
             return Ok(None);
         };
@@ -121,7 +121,7 @@ impl Evidence {
             let rule = "guest state belongs to the VM that was launched (HOST_DATA)";
             let remedy = "present the guest state of this VM";
             let claim = "x-ms-runtime.guest-state.vm-id";
-            return Err(Denial::new("GuestStateOfAnotherVm", claim, launched, vm_id, rule, remedy));
+            return Err(refusal("GuestStateOfAnotherVm", claim, launched, vm_id, rule, remedy));
         }
         Ok(Some(GuestState { vm_id, generation: claim.generation }))
     }
@@ -156,16 +156,16 @@ fn guid(text: &str) -> Option<String> {
     Some(id.hyphenated().to_string().to_uppercase())
 }
 
-fn no_target(actual: &str) -> Denial {
+fn no_target(actual: &str) -> Refusal {
     let rule = "a released key is wrapped to the first RSA encryption key of the top-level x-ms-runtime";
     let remedy =
         "put an RSA key with `kid` and `key_ops: [\"encrypt\"]` into the runtime claims, and attest again";
-    Denial::new("WrapKeyMissing", "x-ms-runtime.keys", "an RSA key for encryption", actual, rule, remedy)
+    refusal("WrapKeyMissing", "x-ms-runtime.keys", "an RSA key for encryption", actual, rule, remedy)
 }
 
-fn bad_guest_state(actual: &str) -> Denial {
+fn bad_guest_state(actual: &str) -> Refusal {
     let rule = "runtime claims of a paravisor";
     let remedy = "present the claims as the paravisor made them";
     let expected = "an object with vm-id and generation";
-    Denial::new("ClaimMalformed", "x-ms-runtime.guest-state", expected, shown(actual), rule, remedy)
+    refusal("ClaimMalformed", "x-ms-runtime.guest-state", expected, shown(actual), rule, remedy)
 }

@@ -1,7 +1,7 @@
-//! Checking a token: algorithm, issuer, key, signature, times. Every failure is a [`Denial`] that names its reason.
+//! Checking a token: algorithm, issuer, key, signature, times. Every failure is a [`Refusal`] that names its reason.
 
+use crate::refusal::{Refusal, refusal};
 use jsonwebtoken::{Algorithm, Validation};
-use public_api::Denial;
 use serde_json::{Map, Value};
 
 use super::jwks::{Jwks, JwksError};
@@ -69,7 +69,7 @@ impl VerifiedToken {
 pub enum TokenError {
     /// It is bad, and this is why.
     #[error(transparent)]
-    Refused(#[from] Denial),
+    Refused(#[from] Refusal),
     /// The keys of its issuer are not known at the moment.
     #[error("the signing keys of {issuer} are not available")]
     KeysUnavailable {
@@ -77,7 +77,7 @@ pub enum TokenError {
         issuer: String,
         /// The cause.
         #[source]
-        source: JwksError,
+        source: Box<JwksError>,
     },
 }
 
@@ -91,7 +91,8 @@ pub async fn verify(
     let unverified = jws::parse(token).map_err(malformed)?;
     let kid = checked_header(&unverified)?;
     let issuer = known_issuer(issuers, &unverified)?;
-    let unavailable = |source| TokenError::KeysUnavailable { issuer: issuer.name.clone(), source };
+    let unavailable =
+        |source| TokenError::KeysUnavailable { issuer: issuer.name.clone(), source: Box::new(source) };
     let key = issuer.keys.key(kid).await.map_err(unavailable)?.ok_or_else(|| unknown_key(issuer, kid))?;
     let verified = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &signature_only())
         .map_err(|_| bad_signature(issuer, kid))?;
@@ -111,33 +112,33 @@ fn signature_only() -> Validation {
     validation
 }
 
-fn checked_header(token: &Unverified) -> Result<&str, Denial> {
+fn checked_header(token: &Unverified) -> Result<&str, Refusal> {
     let header = &token.header;
     if header.alg != "RS256" {
         let rule = "only asymmetric signatures of the issuer count (RFC 8725 section 3.1)";
         let remedy = "present the token as the attestation service signed it";
-        return Err(Denial::new("TokenAlgorithmRefused", "alg", "RS256", shown(&header.alg), rule, remedy));
+        return Err(refusal("TokenAlgorithmRefused", "alg", "RS256", shown(&header.alg), rule, remedy));
     }
     if header.crit.is_some() {
         let rule = "extensions that are not understood are refused (RFC 7515 section 4.1.11)";
         let remedy = "present a token without `crit`";
-        return Err(Denial::new("TokenExtensionRefused", "crit", "none", "present", rule, remedy));
+        return Err(refusal("TokenExtensionRefused", "crit", "none", "present", rule, remedy));
     }
     header.kid.as_deref().ok_or_else(|| missing("kid", "a key id of the issuer"))
 }
 
-fn known_issuer<'a>(issuers: &'a [Issuer], token: &Unverified) -> Result<&'a Issuer, Denial> {
+fn known_issuer<'a>(issuers: &'a [Issuer], token: &Unverified) -> Result<&'a Issuer, Refusal> {
     let name =
         token.claims.get("iss").and_then(Value::as_str).ok_or_else(|| missing("iss", "a known issuer"))?;
     issuers.iter().find(|issuer| issuer.name == without_slash(name)).ok_or_else(|| {
         let expected = issuers.iter().map(Issuer::name).collect::<Vec<_>>().join(" or ");
         let rule = "issuers are pinned in the key service's configuration";
         let remedy = "use a token of a configured issuer, or add this one to the configuration";
-        Denial::new("TokenIssuerUnknown", "iss", expected, shown(name), rule, remedy)
+        refusal("TokenIssuerUnknown", "iss", expected, shown(name), rule, remedy)
     })
 }
 
-fn checked_times(claims: &Map<String, Value>, now: i64, max_age: Option<i64>) -> Result<(i64, i64), Denial> {
+fn checked_times(claims: &Map<String, Value>, now: i64, max_age: Option<i64>) -> Result<(i64, i64), Refusal> {
     let expires = time(claims, "exp")?.ok_or_else(|| missing("exp", "a time"))?;
     if expires <= now {
         let rule = "a token is refused from its expiry on (RFC 7519 section 4.1.4)";
@@ -167,13 +168,13 @@ fn checked_times(claims: &Map<String, Value>, now: i64, max_age: Option<i64>) ->
 }
 
 /// A NumericDate (RFC 7519 section 2); fractions of a second are cut off.
-fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Denial> {
+fn time(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Refusal> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds = value.as_i64().or_else(|| value.as_f64().and_then(whole_seconds));
     seconds.map(Some).ok_or_else(|| {
         let rule = "NumericDate (RFC 7519 section 2)";
         let remedy = "use a token of a conforming issuer";
-        Denial::new("TokenMalformed", name, "seconds since 1970", shown(&value.to_string()), rule, remedy)
+        refusal("TokenMalformed", name, "seconds since 1970", shown(&value.to_string()), rule, remedy)
     })
 }
 
@@ -184,44 +185,37 @@ fn whole_seconds(seconds: f64) -> Option<i64> {
     (0.0..=LIMIT).contains(&seconds).then_some(seconds as i64)
 }
 
-fn malformed(error: jws::JwsError) -> Denial {
+fn malformed(error: jws::JwsError) -> Refusal {
     let rule = "compact JWS (RFC 7515 section 3.1)";
     let remedy = "present the token as the issuer gave it";
-    Denial::new(
-        "TokenMalformed",
-        "token",
-        "a compact JWS over a JSON object",
-        error.to_string(),
-        rule,
-        remedy,
-    )
+    refusal("TokenMalformed", "token", "a compact JWS over a JSON object", error.to_string(), rule, remedy)
 }
 
-fn unknown_key(issuer: &Issuer, kid: &str) -> Denial {
+fn unknown_key(issuer: &Issuer, kid: &str) -> Refusal {
     let rule = "tokens verify under the issuer's published keys";
     let remedy =
         "get a new token; if it is new, check that the issuer publishes its keys where the service looks";
     let expected = format!("a key id that {} publishes", issuer.name);
-    Denial::new("TokenKeyUnknown", "kid", expected, shown(kid), rule, remedy)
+    refusal("TokenKeyUnknown", "kid", expected, shown(kid), rule, remedy)
 }
 
-fn bad_signature(issuer: &Issuer, kid: &str) -> Denial {
+fn bad_signature(issuer: &Issuer, kid: &str) -> Refusal {
     let rule = "RS256 (RFC 7518 section 3.3)";
     let remedy = "present the token unchanged, as its issuer gave it";
     let expected = format!("a signature by key {} of {}", shown(kid), issuer.name);
-    Denial::new("TokenSignatureInvalid", "signature", expected, "another signature", rule, remedy)
+    refusal("TokenSignatureInvalid", "signature", expected, "another signature", rule, remedy)
 }
 
-fn late(code: &str, claim: &str, expected: &str, actual: i64, rule: &str) -> Denial {
+fn late(code: &str, claim: &str, expected: &str, actual: i64, rule: &str) -> Refusal {
     let remedy = "get a new token; if it is new, compare the clocks of both machines";
-    Denial::new(code, claim, expected, actual.to_string(), rule, remedy)
+    refusal(code, claim, expected, actual.to_string(), rule, remedy)
 }
 
 /// A claim that must be there is not.
-pub fn missing(claim: &str, expected: &str) -> Denial {
+pub fn missing(claim: &str, expected: &str) -> Refusal {
     let rule = "claims that decide must be present";
     let remedy = "use a token of an issuer that states this claim";
-    Denial::new("ClaimMissing", claim, expected, "missing", rule, remedy)
+    refusal("ClaimMissing", claim, expected, "missing", rule, remedy)
 }
 
 /// A value from a token, short enough for a message.

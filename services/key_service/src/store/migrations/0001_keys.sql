@@ -14,6 +14,7 @@ CREATE TABLE keys (
 ) STRICT;
 
 -- `number` counts the versions of a name from 1; the highest is the current one.
+-- `revision` grows with each change of the row.
 -- `sealed` is nonce, ciphertext and tag of the PKCS#8 private key.
 CREATE TABLE key_versions (
     name             TEXT NOT NULL COLLATE NOCASE REFERENCES keys (name) ON DELETE CASCADE,
@@ -29,6 +30,7 @@ CREATE TABLE key_versions (
     expires          INTEGER,
     created          INTEGER NOT NULL,
     updated          INTEGER NOT NULL,
+    revision         INTEGER NOT NULL DEFAULT 0,
     exportable       INTEGER NOT NULL,
     policy           BLOB,
     policy_type      TEXT,
