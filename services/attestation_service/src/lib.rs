@@ -1,1 +1,111 @@
-//! attestation_service.
+//! The attestation service: evidence in, token out.
+//!
+//! It speaks the protocol of Azure Attestation for `SevSnpVm`. A request's way is told in [`app`]; routes are in
+//! [`http`]; used nonces and the decision log are in [`store`]. What it is not: it holds no key of any VM, and it trusts
+//! no caller: everything that it says in a token follows from signed evidence and its own configuration.
+
+pub mod app;
+pub mod config;
+pub mod http;
+pub mod store;
+pub mod verify;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use app::appraise::{Appraiser, AppraiserConfig};
+use app::attest::Service;
+use app::nonce::Nonces;
+use app::token::{Signer, SignerError};
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use config::{Config, ConfigError};
+use store::{Store, StoreError};
+
+/// Why the service does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration, or a file that it names.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The token signing key.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data directory.
+    #[error("making or reading the data directory")]
+    DataDirectory(#[source] std::io::Error),
+    /// The address is taken, or is not this machine's.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS certificate or key.
+    #[error("reading the TLS certificate and key")]
+    Tls(#[source] std::io::Error),
+    /// The listener failed.
+    #[error("serving")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Builds the service from its configuration, without listening.
+pub async fn service(config: &Config) -> Result<Service, RunError> {
+    std::fs::create_dir_all(&config.data_dir).map_err(RunError::DataDirectory)?;
+    let appraiser = Appraiser::load(&AppraiserConfig::from(config))?;
+    let log_token = config.log_token_sha256.as_ref().and_then(|text| hex::decode(text).ok());
+    Ok(Service {
+        appraiser,
+        signer: Signer::open(&config.data_dir, &config.issuer)?,
+        nonces: Nonces::open(&config.data_dir).map_err(RunError::DataDirectory)?,
+        store: Store::open(&config.data_dir).await?,
+        log_token_sha256: log_token.and_then(|hash| hash.try_into().ok()),
+    })
+}
+
+/// Runs until `handle` is shut down. The process has installed a rustls crypto provider before.
+pub async fn run(config: Config, handle: Handle<SocketAddr>) -> Result<(), RunError> {
+    let listen = |source| RunError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).map_err(listen)?;
+    listener.set_nonblocking(true).map_err(listen)?;
+    let tls =
+        RustlsConfig::from_pem_file(&config.tls_certificate, &config.tls_key).await.map_err(RunError::Tls)?;
+    let service = service(&config).await?;
+    if service.appraiser.development_roots_allowed() {
+        tracing::warn!("development roots are allowed: evidence of a software secure processor is accepted");
+    }
+    tracing::info!(address = %config.listen, issuer = config.issuer, "serving");
+    let app = http::app(Arc::new(service));
+    let server = axum_server::from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
+    server.handle(handle).serve(app.into_make_service()).await.map_err(RunError::Serve)
+}
+
+/// Ends the service on SIGTERM or SIGINT, giving requests that are under way some seconds.
+pub async fn shut_down_on_signal(handle: Handle<SocketAddr>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signal handlers can be installed");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signal handlers can be installed");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    handle.graceful_shutdown(Some(Duration::from_secs(5)));
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,273 @@
+//! From evidence to claims or a denial. Pure: no database, no network, no clock. `POST /attest/SevSnpVm` and the offline
+//! `verify` command both come through here.
+
+use aws_lc_rs::digest;
+use public_api::Denial;
+use public_api::attestation::{CLAIM_REFERENCE, Claims};
+use snp::{CertChain, Crls, Explanation, TrustAnchors, UnixTime, VerifiedReport};
+
+use super::claims::{self, NonceSource};
+use super::platform_policy::{Circumstances, PlatformPolicy};
+use super::reference::References;
+use super::request::{Attached, Evidence};
+use crate::config::{Config, ConfigError, ReferenceConfig, read};
+
+/// Claim `x-ms-compliance-status` of a VM that the default policy permits.
+pub const COMPLIANT: &str = "azure-compliant-cvm";
+
+/// What evidence is judged by.
+pub struct Appraiser {
+    anchors: TrustAnchors,
+    crls: Crls,
+    references: References,
+    policy: PlatformPolicy,
+    development_roots_allowed: bool,
+}
+
+/// Where roots, revocation lists and reference values come from.
+#[derive(Clone, Debug, Default)]
+pub struct AppraiserConfig {
+    /// PEM file of a development root that is trusted beside AMD's; giving it is the consent.
+    pub development_root: Option<std::path::PathBuf>,
+    /// Revocation lists, DER or PEM.
+    pub crl_files: Vec<std::path::PathBuf>,
+    /// Accepted launches and patch levels.
+    pub reference: ReferenceConfig,
+}
+
+impl From<&Config> for AppraiserConfig {
+    /// A development root counts only together with the switch.
+    fn from(config: &Config) -> Self {
+        let development_root = config.development_root.clone().filter(|_| config.allow_development_roots);
+        Self { development_root, crl_files: config.crl_files.clone(), reference: config.reference() }
+    }
+}
+
+/// Evidence whose report is genuine and binds the data that came with it. Only [`Appraiser::verify`] makes one.
+pub struct VerifiedEvidence {
+    verified: VerifiedReport,
+    evidence: Evidence,
+}
+
+/// What came of evidence that the policy permits. Only [`Appraiser::decide`] makes one.
+pub struct Appraisal {
+    /// The claims of the token, except ids, times and nonce.
+    claims: Claims,
+}
+
+impl Appraisal {
+    /// The claims of the token, except ids, times and nonce.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+impl VerifiedEvidence {
+    /// The genuine report.
+    pub fn report(&self) -> &VerifiedReport {
+        &self.verified
+    }
+
+    /// The nonce in the runtime data that the report binds.
+    pub fn bound_nonce(&self) -> Option<&str> {
+        self.evidence.runtime_data.as_ref()?.text("nonce")
+    }
+
+    /// Whom the evidence is about: the VM's id in the launch document that HOST_DATA binds, else the chip's report id.
+    pub fn subject(&self) -> String {
+        let vm_id = self.evidence.init_time_data.as_ref().and_then(|data| data.text("vmId"));
+        match vm_id {
+            Some(vm_id) => vm_id.chars().take(100).collect(),
+            None => format!("report {}", hex::encode(self.verified.report().report_id)),
+        }
+    }
+}
+
+impl Appraiser {
+    /// Reads everything that evidence is judged by.
+    pub fn load(config: &AppraiserConfig) -> Result<Self, ConfigError> {
+        let mut anchors = TrustAnchors::amd();
+        if let Some(path) = &config.development_root {
+            let root = certificate_der(&read(path)?)
+                .ok_or_else(|| ConfigError::value("development_root", "the file holds no certificate"))?;
+            anchors = anchors
+                .with_development_root(&root)
+                .map_err(|error| ConfigError::value("development_root", crate::chain(&error)))?;
+        }
+        Ok(Self {
+            crls: crls(&config.crl_files, &anchors)?,
+            anchors,
+            references: References::load(&config.reference)?,
+            policy: PlatformPolicy::shipped(),
+            development_roots_allowed: config.development_root.is_some(),
+        })
+    }
+
+    /// Whether a development root is trusted.
+    pub fn development_roots_allowed(&self) -> bool {
+        self.development_roots_allowed
+    }
+
+    /// The accepted launches.
+    pub fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// The policy that decides.
+    pub fn policy(&self) -> &PlatformPolicy {
+        &self.policy
+    }
+
+    /// Verifies signature, certificates and revocation, and that the report binds the attached data.
+    pub fn verify(&self, evidence: Evidence, now: i64) -> Result<VerifiedEvidence, Box<Denial>> {
+        let chain =
+            CertChain::from_pem(&evidence.certificates).map_err(|error| explained(error.explain()))?;
+        let verified = snp::verify(&evidence.report, &chain, &self.anchors, &self.crls, UnixTime(now))
+            .map_err(|error| explained(error.explain()))?;
+        let report = verified.report();
+        if let Some(runtime) = &evidence.runtime_data {
+            check_report_data(&report.report_data, runtime)?;
+        }
+        if let Some(init_time) = &evidence.init_time_data {
+            check_host_data(&report.host_data, init_time)?;
+        }
+        Ok(VerifiedEvidence { verified, evidence })
+    }
+
+    /// The claims of verified evidence, before any policy has seen them.
+    pub fn claims(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Claims {
+        let reference = self.references.name(&verified.verified.report().measurement);
+        claims::of_evidence(&verified.verified, &verified.evidence, reference, nonce)
+    }
+
+    /// What the policy is told beside the claims.
+    pub fn circumstances(&self, verified: &VerifiedEvidence) -> Circumstances {
+        Circumstances {
+            development_roots_allowed: self.development_roots_allowed,
+            minimum_tcb: self.references.minimum_tcb(verified.verified.product()),
+        }
+    }
+
+    /// Applies the default policy.
+    pub fn decide(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Result<Appraisal, Box<Denial>> {
+        let mut claims = self.claims(verified, nonce);
+        let permit = self
+            .policy
+            .decide(&claims, self.circumstances(verified))
+            .map_err(|denial| self.with_measurement(denial, verified))?;
+        debug_assert!(permit.issued().is_empty(), "the shipped policy issues nothing");
+        claims.insert("x-ms-compliance-status".to_owned(), COMPLIANT.into());
+        claims.insert("x-ms-policy-hash".to_owned(), self.policy.hash().into());
+        Ok(Appraisal { claims })
+    }
+
+    /// An unknown measurement is told with the measurement, and with what it is if that can be told.
+    fn with_measurement(&self, mut denial: Box<Denial>, verified: &VerifiedEvidence) -> Box<Denial> {
+        if denial.claim == CLAIM_REFERENCE {
+            let measurement = &verified.verified.report().measurement;
+            let names = self.references.names();
+            denial.claim = "x-ms-sevsnpvm-launchmeasurement".to_owned();
+            denial.expected = match names.split_at_checked(8) {
+                _ if names.is_empty() => "a configured launch; none is configured".to_owned(),
+                Some((first, rest)) if !rest.is_empty() => {
+                    format!("one of {} and {} more", first.join(", "), rest.len())
+                }
+                _ => format!("one of {}", names.join(", ")),
+            };
+            denial.actual = match self.references.describe(measurement) {
+                Some(known) => format!("{} ({known})", hex::encode(measurement)),
+                None => format!("{} (of no firmware build that is known here)", hex::encode(measurement)),
+            };
+        }
+        denial
+    }
+}
+
+fn check_report_data(report_data: &[u8; 64], runtime: &Attached) -> Result<(), Box<Denial>> {
+    let (bound, rest) = report_data.split_at(32);
+    let expected = sha256(&runtime.bytes);
+    if bound != expected {
+        return Err(refusal(
+            "RuntimeDataNotBound",
+            "x-ms-sevsnpvm-reportdata",
+            format!("{} (SHA-256 of the runtime data) in the first half", hex::encode(expected)),
+            hex::encode(bound),
+            "runtime data counts only if the report's REPORT_DATA holds its hash",
+            "send the runtime data byte for byte as they were hashed for the report, with the report that was made for them",
+        ));
+    }
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(refusal(
+            "ReportDataNotZeroFilled",
+            "x-ms-sevsnpvm-reportdata",
+            "zeros in the second half".to_owned(),
+            hex::encode(rest),
+            "REPORT_DATA holds the SHA-256 of the runtime data and then zeros",
+            "ask for a report whose REPORT_DATA is the hash followed by 32 zero bytes",
+        ));
+    }
+    Ok(())
+}
+
+fn check_host_data(host_data: &[u8; 32], init_time: &Attached) -> Result<(), Box<Denial>> {
+    let expected = sha256(&init_time.bytes);
+    if *host_data == expected {
+        return Ok(());
+    }
+    Err(refusal(
+        "InitTimeDataNotBound",
+        "x-ms-sevsnpvm-hostdata",
+        format!("{} (SHA-256 of the init-time data)", hex::encode(expected)),
+        hex::encode(host_data),
+        "init-time data counts only if the report's HOST_DATA is its hash",
+        "send the init-time data byte for byte as the VM was launched with them",
+    ))
+}
+
+fn refusal(
+    code: &str,
+    claim: &str,
+    expected: String,
+    actual: String,
+    rule: &str,
+    remedy: &str,
+) -> Box<Denial> {
+    Box::new(Denial::new(code, claim, expected, actual, rule, remedy))
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn explained(explanation: Explanation) -> Box<Denial> {
+    let Explanation { code, claim, expected, actual, rule, remedy } = explanation;
+    Box::new(Denial::new(code, claim, expected, actual, rule, remedy))
+}
+
+/// The first certificate of a PEM file, or the file itself if it is DER.
+fn certificate_der(file: &[u8]) -> Option<Vec<u8>> {
+    use rustls_pki_types::pem::PemObject as _;
+    if file.first() == Some(&0x30) {
+        return Some(file.to_vec());
+    }
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(file).ok()?;
+    Some(der.to_vec())
+}
+
+fn crls(files: &[std::path::PathBuf], anchors: &TrustAnchors) -> Result<Crls, ConfigError> {
+    use rustls_pki_types::pem::PemObject as _;
+    let mut crls = Crls::default();
+    for path in files {
+        let file = read(path)?;
+        let der = match file.first() {
+            Some(0x30) => file,
+            _ => rustls_pki_types::CertificateRevocationListDer::from_pem_slice(&file)
+                .map_err(|error| ConfigError::value("crl_files", format!("{}: {error}", path.display())))?
+                .to_vec(),
+        };
+        crls.add(&der, anchors).map_err(|error| {
+            ConfigError::value("crl_files", format!("{}: {}", path.display(), crate::chain(&error)))
+        })?;
+    }
+    Ok(crls)
+}

@@ -1,0 +1,201 @@
+//! The verbs: attest, issue a nonce, show the policy. Every verdict is on disk before the caller hears of it.
+
+use std::sync::Arc;
+
+use public_api::Denial;
+use public_api::attestation::{AttestResponse, Claims, NonceResponse};
+use public_api::decision_log::Decision;
+use serde_json::{Value, json};
+
+use super::appraise::{Appraisal, Appraiser, VerifiedEvidence};
+use super::claims::NonceSource;
+use super::draft::{self, DraftError};
+use super::nonce::{self, Nonces, Origin};
+use super::platform_policy::DEFAULT_POLICY;
+use super::request::Request;
+use super::token::{Signer, SignerError};
+use crate::store::{Record, Store, StoreError};
+
+/// How long a token holds, in seconds: eight hours, as Azure's.
+pub const TOKEN_LIFETIME: i64 = 8 * 3600;
+/// How long the answer to `GET /policies` holds, in seconds.
+const POLICY_LIFETIME: i64 = 3600;
+
+/// Everything that a request needs.
+pub struct Service {
+    /// What evidence is judged by.
+    pub appraiser: Appraiser,
+    /// Signs tokens.
+    pub signer: Signer,
+    /// Issues nonces.
+    pub nonces: Nonces,
+    /// Used nonces and the decision log.
+    pub store: Store,
+    /// SHA-256 of the bearer token that may read the log.
+    pub log_token_sha256: Option<[u8; 32]>,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// The evidence, or the nonce, was refused; the decision log says so.
+    #[error("{0}")]
+    Denied(Box<Denial>),
+    /// The draft policy is not a policy.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// The database failed.
+    #[error("the verdict could not be recorded")]
+    Store(#[from] StoreError),
+    /// Signing failed.
+    #[error("the token could not be made")]
+    Signer(#[from] SignerError),
+}
+
+impl From<Denial> for AttestError {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(Box::new(denial))
+    }
+}
+
+impl From<Box<Denial>> for AttestError {
+    fn from(denial: Box<Denial>) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl Service {
+    /// Evidence in, token out.
+    pub async fn attest(self: &Arc<Self>, request: Request, now: i64) -> Result<AttestResponse, AttestError> {
+        let detail = json!({"reportSha256": sha256_hex(&request.evidence.report)});
+        let subject = "unverified evidence".to_owned();
+        let (service, evidence) = (Arc::clone(self), request.evidence);
+        let verifying = move || service.appraiser.verify(evidence, now);
+        let verified = tokio::task::spawn_blocking(verifying).await.expect("verification does not panic");
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(denial) => return Err(self.refuse(denial, subject, detail).await),
+        };
+        if let Some(draft) = request.draft_policy {
+            return self.try_draft(&verified, &draft, request.nonce.as_ref(), now);
+        }
+        let source = match self.redeem_nonce(&verified, request.nonce.as_ref(), now).await {
+            Ok(source) => source,
+            Err(AttestError::Denied(denial)) => {
+                return Err(self.refuse(denial, verified.subject(), detail).await);
+            }
+            Err(error) => return Err(error),
+        };
+        match self.appraiser.decide(&verified, source) {
+            Ok(appraisal) => self.accept(&verified, &appraisal, request.nonce, detail, now).await,
+            Err(denial) => Err(self.refuse(denial, verified.subject(), detail).await),
+        }
+    }
+
+    /// A nonce of ours must be bound by the report and is then used up, whatever the policy says afterwards.
+    async fn redeem_nonce(
+        &self,
+        verified: &VerifiedEvidence,
+        nonce: Option<&Value>,
+        now: i64,
+    ) -> Result<NonceSource, AttestError> {
+        let text = match nonce {
+            None => return Ok(NonceSource::None),
+            Some(Value::String(text)) => text,
+            Some(_) => return Ok(NonceSource::Client),
+        };
+        let own = match self.nonces.origin(text, now)? {
+            Origin::Client => return Ok(NonceSource::Client),
+            Origin::Own(own) => own,
+        };
+        let bound = verified.bound_nonce();
+        if !bound.is_some_and(|bound| bound.eq_ignore_ascii_case(&own.text)) {
+            return Err(nonce::unbound(&own, bound).into());
+        }
+        if !self.store.use_nonce(&own.text, own.expires_on, now).await? {
+            return Err(nonce::replayed().into());
+        }
+        Ok(NonceSource::Server)
+    }
+
+    async fn accept(
+        &self,
+        verified: &VerifiedEvidence,
+        appraisal: &Appraisal,
+        nonce: Option<Value>,
+        mut detail: Value,
+        now: i64,
+    ) -> Result<AttestResponse, AttestError> {
+        let mut claims = appraisal.claims().clone();
+        let jti = token_claims(&mut claims, self.signer.issuer(), now, TOKEN_LIFETIME);
+        if let Some(nonce) = nonce {
+            claims.insert("nonce".to_owned(), nonce);
+        }
+        let token = self.signer.sign(&claims)?;
+        detail["tokenId"] = json!(jti);
+        detail["trustRoot"] = json!(verified.report().root().kind());
+        detail["measurement"] = json!(hex::encode(verified.report().report().measurement));
+        detail["policyHash"] = json!(self.appraiser.policy().hash());
+        let subject = verified.subject();
+        self.store.record(Record { decision: Decision::Attested, subject, denial: None, detail }).await?;
+        Ok(AttestResponse { token })
+    }
+
+    /// Records a refusal. If that fails the caller hears of the failure: no verdict leaves without its record.
+    async fn refuse(&self, denial: Box<Denial>, subject: String, detail: Value) -> AttestError {
+        let record = Record { decision: Decision::Refused, subject, denial: Some((*denial).clone()), detail };
+        match self.store.record(record).await {
+            Ok(_) => denial.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The result of a draft policy: unsigned, so that nobody can take it for a token.
+    fn try_draft(
+        &self,
+        verified: &VerifiedEvidence,
+        draft: &str,
+        nonce: Option<&Value>,
+        now: i64,
+    ) -> Result<AttestResponse, AttestError> {
+        let source = if nonce.is_some() { NonceSource::Client } else { NonceSource::None };
+        let mut claims = self.appraiser.claims(verified, source);
+        draft::apply(draft, &mut claims, self.appraiser.circumstances(verified))?;
+        token_claims(&mut claims, self.signer.issuer(), now, TOKEN_LIFETIME);
+        if let Some(nonce) = nonce {
+            claims.insert("nonce".to_owned(), nonce.clone());
+        }
+        Ok(AttestResponse { token: draft::unsigned(&claims) })
+    }
+
+    /// A nonce that is accepted once.
+    pub fn issue_nonce(&self, now: i64) -> NonceResponse {
+        self.nonces.issue(now)
+    }
+
+    /// The policy in force, in the shapes of `GET /policies/{type}`: a JWS whose claim holds the policy's own JWS.
+    pub fn policy_token(&self, now: i64) -> Result<AttestResponse, AttestError> {
+        let mut claims = Claims::new();
+        claims.insert("x-ms-policy".to_owned(), draft::policy_jws(DEFAULT_POLICY).into());
+        token_claims(&mut claims, self.signer.issuer(), now, POLICY_LIFETIME);
+        claims.remove("jti");
+        Ok(AttestResponse { token: self.signer.sign(&claims)? })
+    }
+}
+
+/// Adds issuer, times and a token id, which is returned.
+fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
+    let mut random = [0; 32];
+    aws_lc_rs::rand::fill(&mut random).expect("the system's random generator works after start-up");
+    let jti = hex::encode(random);
+    claims.insert("iss".to_owned(), json!(issuer));
+    claims.insert("iat".to_owned(), json!(now));
+    claims.insert("nbf".to_owned(), json!(now));
+    claims.insert("exp".to_owned(), json!(now + lifetime));
+    claims.insert("jti".to_owned(), json!(jti));
+    jti
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
+}

@@ -1,0 +1,265 @@
+//! The service's configuration: one TOML file, read once. A key that is not known is an error.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What `casemate-attestation --config` reads. All paths are absolute.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address of the HTTPS listener.
+    pub listen: SocketAddr,
+    /// The `iss` of tokens and the base URL under which clients reach this service; no slash at the end.
+    pub issuer: String,
+    /// PEM of the TLS certificate and its chain.
+    pub tls_certificate: PathBuf,
+    /// PEM (PKCS#8) of the TLS key.
+    pub tls_key: PathBuf,
+    /// Where the signing key, the nonce key and the database lie. Made if missing.
+    pub data_dir: PathBuf,
+    /// Whether evidence under [`Config::development_root`] may be accepted. Shown in `/health` and logged.
+    #[serde(default)]
+    pub allow_development_roots: bool,
+    /// PEM of the root certificate of a software secure processor. It counts only with `allow_development_roots`.
+    #[serde(default)]
+    pub development_root: Option<PathBuf>,
+    /// Certificate revocation lists, DER or PEM.
+    #[serde(default)]
+    pub crl_files: Vec<PathBuf>,
+    /// SHA-256 (hex) of the bearer token that may read the decision log; without it nobody may.
+    #[serde(default)]
+    pub log_token_sha256: Option<String>,
+    /// Firmware builds whose launch digests are accepted.
+    #[serde(default)]
+    pub firmware: Vec<FirmwareConfig>,
+    /// Launch digests that are accepted as they stand.
+    #[serde(default)]
+    pub measurement: Vec<MeasurementConfig>,
+    /// Lowest accepted security patch levels, by product name (`Milan`, `Genoa`, `Turin`).
+    #[serde(default)]
+    pub minimum_tcb: BTreeMap<String, MinimumTcb>,
+}
+
+/// What is trusted to run: a part of [`Config`], and a file of its own for offline verification.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceConfig {
+    /// See [`Config::firmware`].
+    #[serde(default)]
+    pub firmware: Vec<FirmwareConfig>,
+    /// See [`Config::measurement`].
+    #[serde(default)]
+    pub measurement: Vec<MeasurementConfig>,
+    /// See [`Config::minimum_tcb`].
+    #[serde(default)]
+    pub minimum_tcb: BTreeMap<String, MinimumTcb>,
+}
+
+/// One firmware build and the launches of it that are accepted: every CPU model with every number of vCPUs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirmwareConfig {
+    /// Name that tokens show, for example `ovmf-2022.11/paravisor-0.1.0`.
+    pub name: String,
+    /// The code image that is launched.
+    pub firmware: PathBuf,
+    /// The paravisor's binary, whose hash the paravisor page holds.
+    pub paravisor: PathBuf,
+    /// The firmware variables as shipped, whose hash the paravisor page holds.
+    pub vars_template: PathBuf,
+    /// CPU models as QEMU names them, for example `EPYC-Milan`.
+    pub cpu_models: Vec<String>,
+    /// Numbers of virtual CPUs, 1 to 64.
+    pub vcpus: Vec<u32>,
+    /// `SEV_FEATURES` of the VMSAs; bit 0 is SNP.
+    #[serde(default = "snp_active")]
+    pub guest_features: u64,
+}
+
+fn snp_active() -> u64 {
+    1
+}
+
+/// One launch digest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasurementConfig {
+    /// Name that tokens show.
+    pub name: String,
+    /// 96 hex characters.
+    pub launch_measurement: String,
+}
+
+/// Lowest accepted patch levels of the reported TCB; a level that is not given is not checked.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinimumTcb {
+    /// Boot loader.
+    #[serde(default)]
+    pub bootloader: Option<u8>,
+    /// Trusted execution environment.
+    #[serde(default)]
+    pub tee: Option<u8>,
+    /// SNP firmware.
+    #[serde(default)]
+    pub snp: Option<u8>,
+    /// Microcode.
+    #[serde(default)]
+    pub microcode: Option<u8>,
+    /// Firmware image of the FMC (Turin).
+    #[serde(default)]
+    pub fmc: Option<u8>,
+}
+
+/// Why a configuration is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file, or a file that it names, cannot be read.
+    #[error("reading {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of another type; the text names it.
+    #[error("in {path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value that makes no sense.
+    #[error("configuration key `{key}`: {problem}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), problem: problem.into() }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = read_toml(path)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let url = url::Url::parse(&self.issuer).ok();
+        if !url
+            .is_some_and(|url| url.scheme() == "https" && url.query().is_none() && url.fragment().is_none())
+            || self.issuer.ends_with('/')
+        {
+            return Err(ConfigError::value("issuer", "expected an https URL without a slash at the end"));
+        }
+        if self.allow_development_roots && self.development_root.is_none() {
+            return Err(ConfigError::value("development_root", "needed by `allow_development_roots = true`"));
+        }
+        let is_hash = |text: &String| hex::decode(text).is_ok_and(|bytes| bytes.len() == 32);
+        if !self.log_token_sha256.as_ref().is_none_or(is_hash) {
+            return Err(ConfigError::value("log_token_sha256", "expected 64 hex characters"));
+        }
+        Ok(())
+    }
+
+    /// The part that says what may run.
+    pub fn reference(&self) -> ReferenceConfig {
+        ReferenceConfig {
+            firmware: self.firmware.clone(),
+            measurement: self.measurement.clone(),
+            minimum_tcb: self.minimum_tcb.clone(),
+        }
+    }
+}
+
+impl ReferenceConfig {
+    /// Reads reference inputs: either a file with nothing else in it, or a service's whole configuration.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        match read_toml(path) {
+            Ok(reference) => Ok(reference),
+            Err(error @ ConfigError::Read { .. }) => Err(error),
+            Err(error) => Config::read(path).map(|config| config.reference()).map_err(|_| error),
+        }
+    }
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// Reads a file that the configuration names.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    const GOOD: &str = r#"
+        listen = "127.0.0.1:0"
+        issuer = "https://attest.example"
+        tls_certificate = "/c.pem"
+        tls_key = "/k.pem"
+        data_dir = "/d"
+    "#;
+
+    fn refused(more: &str, expected: Expect) {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), format!("{GOOD}{more}")).expect("written");
+        let error = Config::read(file.path()).expect_err("must be refused").to_string();
+        let error = error.replace(&file.path().display().to_string(), "FILE");
+        expected.assert_eq(error.lines().next_back().unwrap_or_default());
+    }
+
+    #[test]
+    fn the_smallest_configuration_trusts_amd_only() {
+        let config: Config = toml::from_str(GOOD).expect("parses");
+        config.check().expect("accepted");
+        assert!(!config.allow_development_roots && config.firmware.is_empty());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        refused(
+            "allow_developement_roots = true",
+            expect![
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `log_token_sha256`, `firmware`, `measurement`, `minimum_tcb`"
+            ],
+        );
+        refused(
+            "[minimum_tcb.Milan]\nsnpfw = 1",
+            expect!["unknown field `snpfw`, expected one of `bootloader`, `tee`, `snp`, `microcode`, `fmc`"],
+        );
+    }
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        refused(
+            "allow_development_roots = true",
+            expect!["configuration key `development_root`: needed by `allow_development_roots = true`"],
+        );
+        refused(
+            "log_token_sha256 = 'abc'",
+            expect!["configuration key `log_token_sha256`: expected 64 hex characters"],
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! `GET /certs`, `GET /.well-known/openid-configuration`, `GET /health`: what the service is and how to trust it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use public_api::jwk::JwkSet;
+use serde_json::{Value, json};
+
+use crate::app::attest::Service;
+
+pub async fn certs(State(service): State<Arc<Service>>) -> Json<JwkSet> {
+    Json(service.signer.jwk_set())
+}
+
+pub async fn openid_configuration(State(service): State<Arc<Service>>) -> Json<Value> {
+    let issuer = service.signer.issuer();
+    Json(json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/certs"),
+        "response_types_supported": ["token", "none"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "claims_supported": [
+            "nonce", "x-ms-ver", "x-ms-attestation-type", "x-ms-compliance-status", "x-ms-policy-hash",
+            "x-ms-runtime", "x-ms-inittime", "x-ms-sevsnpvm-authorkeydigest", "x-ms-sevsnpvm-bootloader-svn",
+            "x-ms-sevsnpvm-familyId", "x-ms-sevsnpvm-guestsvn", "x-ms-sevsnpvm-hostdata",
+            "x-ms-sevsnpvm-idkeydigest", "x-ms-sevsnpvm-imageId", "x-ms-sevsnpvm-is-debuggable",
+            "x-ms-sevsnpvm-launchmeasurement", "x-ms-sevsnpvm-microcode-svn", "x-ms-sevsnpvm-migration-allowed",
+            "x-ms-sevsnpvm-reportdata", "x-ms-sevsnpvm-reportid", "x-ms-sevsnpvm-smt-allowed",
+            "x-ms-sevsnpvm-snpfw-svn", "x-ms-sevsnpvm-tee-svn", "x-ms-sevsnpvm-vmpl",
+            "x-casemate-trust-root", "x-casemate-trust-root-id", "x-casemate-nonce-source", "x-casemate-product",
+            "x-casemate-chip-id", "x-casemate-reference",
+        ],
+    }))
+}
+
+pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
+    let development = service.appraiser.development_roots_allowed();
+    let roots = if development { json!(["amd", "development"]) } else { json!(["amd"]) };
+    Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "issuer": service.signer.issuer(),
+        "trustRoots": roots,
+        "developmentRootsAllowed": development,
+        "policyHash": service.appraiser.policy().hash(),
+        "references": service.appraiser.references().names(),
+    }))
+}

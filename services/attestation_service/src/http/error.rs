@@ -1,0 +1,68 @@
+//! From errors to the envelope `{"error":{"code","message",...}}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use public_api::denial::ErrorBody;
+
+use super::MAX_BODY;
+use crate::app::attest::AttestError;
+use crate::app::draft::DraftError;
+use crate::app::fields::FieldError;
+
+/// An answer that is not a success.
+pub struct Failure(StatusCode, Box<ErrorBody>);
+
+/// An answer with a code and a message.
+pub fn failure(status: StatusCode, code: &str, message: impl Into<String>) -> Failure {
+    Failure(status, Box::new(ErrorBody::new(code, message)))
+}
+
+/// A fault of ours: logged with its causes, told without them.
+pub fn fault(error: &dyn std::error::Error) -> Failure {
+    tracing::error!(error = %crate::chain(error), "a request failed");
+    failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "the service could not carry out the request")
+}
+
+/// A body that is longer than accepted, or did not arrive whole.
+pub fn unread_body(rejection: &axum::extract::rejection::BytesRejection) -> Failure {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => failure(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestBodyTooLarge",
+            format!("the body is longer than {MAX_BODY} bytes"),
+        ),
+        status => failure(status, "InvalidRequest", "the body could not be read"),
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(*self.1)).into_response()
+    }
+}
+
+impl From<FieldError> for Failure {
+    fn from(error: FieldError) -> Self {
+        let mut body = ErrorBody::new("InvalidParameter", error.to_string());
+        body.error.target = Some(error.path);
+        Self(StatusCode::BAD_REQUEST, Box::new(body))
+    }
+}
+
+impl From<AttestError> for Failure {
+    fn from(error: AttestError) -> Self {
+        match error {
+            AttestError::Denied(denial) => {
+                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("AttestationDenied", *denial)))
+            }
+            AttestError::Draft(DraftError::Denied(denial)) => {
+                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("PolicyEvaluationError", *denial)))
+            }
+            AttestError::Draft(error) => {
+                FieldError::new("draftPolicyForAttestation", error.to_string()).into()
+            }
+            AttestError::Store(_) | AttestError::Signer(_) => fault(&error),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The decision log's only writer, and its readers.
+//!
+//! Requests send their record to one task, which gives it its place in the chain, commits all records that wait in one
+//! transaction, and only then answers: nobody gets a token whose record could still be lost.
+
+use public_api::Denial;
+use public_api::decision_log::{Decision, Entry, verify};
+use serde_json::Value;
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Store, StoreError};
+
+/// Most records in one transaction.
+const BATCH: usize = 256;
+/// Most entries in one answer.
+const PAGE: i64 = 500;
+
+/// What goes into the log; the writer adds number, time and hashes.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What happened.
+    pub decision: Decision,
+    /// Whom it concerns: the VM's id, or the measurement.
+    pub subject: String,
+    /// Why, for a refusal.
+    pub denial: Option<Denial>,
+    /// Facts worth keeping.
+    pub detail: Value,
+}
+
+struct Waiting {
+    record: Record,
+    written: oneshot::Sender<Result<u64, StoreError>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Store {
+    /// Adds a record and returns its number once it is on disk.
+    pub async fn record(&self, record: Record) -> Result<u64, StoreError> {
+        let (written, answer) = oneshot::channel();
+        let waiting = Waiting { record, written };
+        self.writer.queue.send(waiting).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Up to 500 entries after the given number.
+    pub async fn entries_after(&self, sequence: u64) -> Result<Vec<Entry>, StoreError> {
+        page(&self.pool, i64::try_from(sequence).unwrap_or(i64::MAX)).await
+    }
+}
+
+async fn page(pool: &SqlitePool, after: i64) -> Result<Vec<Entry>, StoreError> {
+    let rows: Vec<(String,)> =
+        sqlx::query_as("SELECT entry FROM decision_log WHERE sequence > $1 ORDER BY sequence LIMIT $2")
+            .bind(after)
+            .bind(PAGE)
+            .fetch_all(pool)
+            .await
+            .map_err(StoreError::database("reading the decision log"))?;
+    rows.iter().map(|(text,)| Ok(serde_json::from_str(text)?)).collect()
+}
+
+impl Writer {
+    /// Checks the stored chain from its beginning and starts the writing task.
+    pub(super) async fn start(pool: SqlitePool) -> Result<Self, StoreError> {
+        let mut last: Option<Entry> = None;
+        loop {
+            let after = last.as_ref().map_or(0, |entry| entry.sequence);
+            let entries = page(&pool, i64::try_from(after).unwrap_or(i64::MAX)).await?;
+            verify(last.as_ref(), &entries)?;
+            match entries.into_iter().next_back() {
+                Some(entry) => last = Some(entry),
+                None => break,
+            }
+        }
+        let (queue, waiting) = mpsc::channel(BATCH);
+        tokio::spawn(write_all(pool, last, waiting));
+        Ok(Self { queue })
+    }
+}
+
+async fn write_all(pool: SqlitePool, mut last: Option<Entry>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let mut entries: Vec<Entry> = Vec::with_capacity(batch.len());
+        for waiting in &batch {
+            let Record { decision, subject, denial, detail } = waiting.record.clone();
+            let time = jiff::Timestamp::now().to_string();
+            let before = entries.last().or(last.as_ref());
+            entries.push(Entry::following(before, time, decision, subject, denial, detail));
+        }
+        let result = commit(&pool, &entries).await;
+        if let Err(error) = &result {
+            tracing::error!(error = %crate::chain(error), "the decision log could not be written");
+        }
+        for (waiting, entry) in batch.drain(..).zip(&entries) {
+            let answer = if result.is_ok() { Ok(entry.sequence) } else { Err(StoreError::NotWritten) };
+            // A request that was given up in the meantime needs no answer; its record stands.
+            let _ = waiting.written.send(answer);
+        }
+        if result.is_ok() {
+            last = entries.pop();
+        }
+    }
+}
+
+async fn commit(pool: &SqlitePool, entries: &[Entry]) -> Result<(), StoreError> {
+    let doing = "writing the decision log";
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database(doing))?;
+    for entry in entries {
+        sqlx::query("INSERT INTO decision_log (sequence, entry) VALUES ($1, $2)")
+            .bind(i64::try_from(entry.sequence).unwrap_or(i64::MAX))
+            .bind(serde_json::to_string(entry)?)
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::database(doing))?;
+    }
+    transaction.commit().await.map_err(StoreError::database(doing))
+}

@@ -1,0 +1,247 @@
+//! `casemate-attestation verify`: a tenant checks a VM's evidence without trusting any service.
+//!
+//! The evidence goes through the same [`Appraiser`] as over HTTP. The result tells every claim: whether the evidence
+//! proves it, and whether the token that came with it says the same. This is the one place of the service that writes
+//! to standard output.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use public_api::Denial;
+use public_api::attestation::{AttachedData, CLAIM_NONCE_SOURCE, Claims, DataType, EvidenceBundle};
+use public_api::encoding::from_base64_any;
+use public_api::jwk::JwkSet;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::app::appraise::{Appraiser, AppraiserConfig};
+use crate::app::claims::NonceSource;
+use crate::app::fields::FieldError;
+use crate::app::request::{Attached, Evidence};
+use crate::config::{ConfigError, ReferenceConfig, read};
+
+/// Claims that only the service can state: evidence neither proves nor contradicts them.
+const STATED_BY_SERVICE: [&str; 7] = ["iss", "iat", "nbf", "exp", "jti", "nonce", CLAIM_NONCE_SOURCE];
+
+/// Arguments of `verify`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArguments {
+    /// Evidence bundle (JSON), as `casemate vm evidence` writes it.
+    #[arg(long)]
+    pub bundle: PathBuf,
+    /// Trust this root certificate (PEM) of a software secure processor beside AMD's. Proves nothing about a machine.
+    #[arg(long)]
+    pub development_root: Option<PathBuf>,
+    /// Accepted launches: a file with [[firmware]], [[measurement]] and [minimum_tcb], or a service's configuration.
+    #[arg(long)]
+    pub reference: Option<PathBuf>,
+    /// Certificate revocation list, DER or PEM; can be given several times.
+    #[arg(long)]
+    pub crl: Vec<PathBuf>,
+    /// The attestation service's keys (its answer to GET /certs), to check the token's signature.
+    #[arg(long)]
+    pub jwks: Option<PathBuf>,
+    /// Verify as of this time (RFC 3339) instead of now.
+    #[arg(long)]
+    pub at: Option<jiff::Timestamp>,
+}
+
+/// What the command prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// Whether the evidence is genuine and permitted, and the token says what the evidence proves.
+    pub verified: bool,
+    /// The refusal, if the evidence was refused.
+    pub denial: Option<Box<Denial>>,
+    /// Whether the token's signature was checked.
+    pub token_signature: TokenSignature,
+    /// Every claim of the evidence and of the token.
+    pub claims: Vec<ClaimResult>,
+}
+
+/// What is known about the token's signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TokenSignature {
+    /// It verifies under the given keys.
+    Verified,
+    /// It does not.
+    Invalid,
+    /// No keys were given.
+    NotChecked,
+}
+
+/// One claim.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimResult {
+    /// Its name.
+    pub claim: String,
+    /// What the evidence proves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Value>,
+    /// What the token says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Value>,
+    /// How the two compare.
+    pub result: Comparison,
+}
+
+/// How a token's claim compares with the evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Comparison {
+    /// The evidence proves it, the token says the same.
+    Proven,
+    /// The token says something else.
+    Differs,
+    /// The evidence proves it, the token does not say it.
+    MissingInToken,
+    /// The token says it, the evidence does not prove it.
+    NotProven,
+    /// Only the service can know it; it counts as much as the token's signature.
+    StatedByService,
+}
+
+/// Why nothing could be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyFailure {
+    /// A file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The bundle is no bundle.
+    #[error("reading the evidence bundle")]
+    Bundle(#[source] serde_json::Error),
+    /// The bundle's version is not known.
+    #[error("evidence bundle version {0} is not known, expected 1")]
+    Version(u32),
+    /// The data of the bundle is not JSON.
+    #[error("reading the evidence bundle: {0}")]
+    Data(#[from] FieldError),
+    /// The keys are no keys.
+    #[error("reading the attestation service's keys")]
+    Keys(#[source] serde_json::Error),
+}
+
+/// Runs the command: exit status 0 for verified, 1 for refused, 2 for input that cannot be read.
+pub fn main(arguments: &VerifyArguments) -> ExitCode {
+    match verify(arguments) {
+        Ok(verification) => {
+            let text = serde_json::to_string_pretty(&verification).expect("the result has only string keys");
+            #[allow(clippy::print_stdout, reason = "this command's result goes to standard output")]
+            {
+                println!("{text}");
+            }
+            ExitCode::from(u8::from(!verification.verified))
+        }
+        Err(error) => {
+            tracing::error!("{}", crate::chain(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Verifies a bundle.
+pub fn verify(arguments: &VerifyArguments) -> Result<Verification, VerifyFailure> {
+    let reference = arguments.reference.as_deref().map(ReferenceConfig::read).transpose()?;
+    let appraiser = Appraiser::load(&AppraiserConfig {
+        development_root: arguments.development_root.clone(),
+        crl_files: arguments.crl.clone(),
+        reference: reference.unwrap_or_default(),
+    })?;
+    let bundle: EvidenceBundle =
+        serde_json::from_slice(&read(&arguments.bundle)?).map_err(VerifyFailure::Bundle)?;
+    let keys = arguments.jwks.as_deref().map(read_keys).transpose()?;
+    let now = arguments.at.unwrap_or_else(jiff::Timestamp::now).as_second();
+    verify_bundle(&appraiser, bundle, keys.as_ref(), now)
+}
+
+fn read_keys(path: &Path) -> Result<JwkSet, VerifyFailure> {
+    serde_json::from_slice(&read(path)?).map_err(VerifyFailure::Keys)
+}
+
+/// Verifies a bundle that is in memory.
+pub fn verify_bundle(
+    appraiser: &Appraiser,
+    bundle: EvidenceBundle,
+    keys: Option<&JwkSet>,
+    now: i64,
+) -> Result<Verification, VerifyFailure> {
+    if bundle.version != 1 {
+        return Err(VerifyFailure::Version(bundle.version));
+    }
+    let evidence = Evidence {
+        report: bundle.snp_report,
+        certificates: bundle.certificate_chain.into_bytes(),
+        runtime_data: Some(json(bundle.runtime_data, "runtimeData")?),
+        init_time_data: Some(json(bundle.init_time_data, "initTimeData")?),
+    };
+    let token_signature = match keys {
+        None => TokenSignature::NotChecked,
+        Some(keys) if signature_holds(&bundle.token, keys) => TokenSignature::Verified,
+        Some(_) => TokenSignature::Invalid,
+    };
+    let token = payload(&bundle.token);
+    let appraised = appraiser.verify(evidence, now).and_then(|verified| {
+        // Where the nonce came from is the service's to state; the shipped policy does not ask.
+        appraiser.decide(&verified, NonceSource::None)
+    });
+    let (denial, proven) = match appraised {
+        Ok(appraisal) => (None, appraisal.claims().clone()),
+        Err(denial) => (Some(denial), Claims::new()),
+    };
+    let claims = compare(proven, token.unwrap_or_default());
+    let agrees =
+        claims.iter().all(|claim| matches!(claim.result, Comparison::Proven | Comparison::StatedByService));
+    let verified = denial.is_none() && agrees && token_signature != TokenSignature::Invalid;
+    Ok(Verification { verified, denial, token_signature, claims })
+}
+
+fn json(data: Vec<u8>, name: &str) -> Result<Attached, FieldError> {
+    Attached::new(AttachedData { data, data_type: DataType::JSON }, name)
+}
+
+fn payload(token: &str) -> Option<Claims> {
+    let payload = from_base64_any(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+fn signature_holds(token: &str, keys: &JwkSet) -> bool {
+    let mut validation = Validation::new(Algorithm::RS256);
+    // The bundle is looked at long after its token has expired; what matters is who signed it.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    let kid = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
+    keys.keys.iter().filter(|key| key.kid == kid).any(|key| {
+        let (Some(n), Some(e)) = (&key.n, &key.e) else { return false };
+        DecodingKey::from_rsa_components(n, e)
+            .and_then(|key| jsonwebtoken::decode::<Value>(token, &key, &validation))
+            .is_ok()
+    })
+}
+
+fn compare(mut proven: Claims, token: Claims) -> Vec<ClaimResult> {
+    proven.retain(|claim, _| !STATED_BY_SERVICE.contains(&claim.as_str()));
+    let mut results = Vec::new();
+    for (claim, said) in token {
+        let evidence = proven.remove(&claim);
+        let result = match &evidence {
+            _ if STATED_BY_SERVICE.contains(&claim.as_str()) => Comparison::StatedByService,
+            Some(value) if *value == said => Comparison::Proven,
+            Some(_) => Comparison::Differs,
+            None => Comparison::NotProven,
+        };
+        results.push(ClaimResult { claim, evidence, token: Some(said), result });
+    }
+    let missing = proven.into_iter().map(|(claim, value)| ClaimResult {
+        claim,
+        evidence: Some(value),
+        token: None,
+        result: Comparison::MissingInToken,
+    });
+    results.extend(missing);
+    results
+}
