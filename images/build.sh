@@ -106,6 +106,7 @@ bootstrap() {
         --customize-hook='upload debian.sources /etc/apt/sources.list.d/debian.sources' \
         --customize-hook='chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service ssh.service' \
         --customize-hook='chroot "$1" systemctl mask '"$masked" \
+        --customize-hook='mkdir -p "$1/etc/systemd/system-generators"; ln -s /dev/null "$1/etc/systemd/system-generators/systemd-ssh-generator"' \
         --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \
         --customize-hook='rm -f "$1"/etc/ssh/ssh_host_* "$1/var/lib/dbus/machine-id" "$1/boot/efi/loader/random-seed"' \
         --customize-hook=': >"$1/etc/machine-id"; echo debian >"$1/etc/hostname"; sed -i /force-unsafe-io/d "$1"/etc/dpkg/dpkg.cfg.d/*mmdebstrap*' \

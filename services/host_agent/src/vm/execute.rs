@@ -1,0 +1,397 @@
+//! The steps of a plan. Each can be repeated, and writes down what it did as soon as it is done.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use internal_api::paravisor::{ControlRequest, Failure, ParavisorConfig};
+use nix::sys::stat::Mode;
+
+use super::control;
+use super::dir::Fault;
+use super::plan::{Action, ParavisorState, wants_on};
+use super::watch::{ParavisorSeen, ParavisorWatch, QemuWatch};
+use super::{PARAVISOR_CONFIG, PARAVISOR_EVENTS, QEMU_EVENTS, Vm};
+use crate::host::{now, remove_stale};
+use crate::launch::{Launch, Launched};
+use crate::metadata::{self, Metadata};
+use crate::process::{self, ProcessRef};
+use crate::qemu::Machine;
+use crate::qmp::{self, Shutdown};
+use crate::{failure, image};
+
+/// How long a process that was asked to end is waited for.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long QEMU may take until it speaks.
+const QEMU_LIMIT: Duration = Duration::from_secs(30);
+/// How long the paravisor may take to write everything down.
+const STOP_MILLIS: u64 = 30_000;
+/// Longest pause between two tries.
+const LONGEST_PAUSE: u64 = 60_000;
+/// After this much time without a fault the pauses start anew.
+const FORGIVEN_AFTER: u64 = 600_000;
+/// Between two presses of the power button.
+const PRESS_AGAIN: u64 = 10_000;
+
+impl Vm {
+    /// Carries out one action.
+    pub(super) async fn execute(&mut self, action: &Action) -> Result<(), Box<Failure>> {
+        match action {
+            Action::Rest | Action::Remove => Ok(()),
+            Action::Settle => {
+                self.record.reached = self.spec.generation;
+                self.keep()
+            }
+            Action::Launch => self.launch().await,
+            Action::TellReset => self.tell_reset().await,
+            Action::StartQemu => self.start_qemu().await,
+            Action::PowerDown => self.power_down().await,
+            Action::EndQemu => self.end_qemu().await,
+            Action::NoteGuestOff => {
+                self.record.guest_off = Some(self.spec.generation);
+                self.note_qemu_end()
+            }
+            Action::NoteQemuEnd => self.note_end_and_why(),
+            Action::TellStopped => self.tell_stopped().await,
+            Action::EndParavisor => self.end_paravisor().await,
+            Action::ForgetParavisor => self.forget_paravisor(),
+            Action::NoteFault(failure) => {
+                self.note_fault(failure.clone());
+                self.end_paravisor().await
+            }
+            Action::Decommission => self.decommission().await,
+        }
+    }
+
+    /// Notes a fault and returns when the next try may be.
+    pub(super) fn note_fault(&mut self, failure: Failure) -> u64 {
+        let now = now();
+        let last = self.record.fault.as_ref();
+        let last = last.filter(|fault| now.saturating_sub(fault.retry_at) < FORGIVEN_AFTER);
+        let count = last.map_or(1, |fault| fault.count.saturating_add(1));
+        let pause = 1000_u64.saturating_mul(1 << count.saturating_sub(1).min(6)).min(LONGEST_PAUSE);
+        tracing::warn!(
+            vm = self.spec.vm_id,
+            code = failure.code,
+            actual = failure.actual,
+            transient = failure.transient,
+            "a step failed"
+        );
+        let retry_at = now + pause;
+        self.record.fault = Some(Fault { generation: self.spec.generation, count, retry_at, failure });
+        if let Err(failure) = self.keep() {
+            tracing::error!(vm = self.spec.vm_id, actual = failure.actual, "the fault could not be noted");
+        }
+        retry_at
+    }
+
+    fn keep(&self) -> Result<(), Box<Failure>> {
+        self.dir.write_json("record.json", &self.record)
+    }
+
+    async fn launch(&mut self) -> Result<(), Box<Failure>> {
+        self.record.timings.clear();
+        let start = Instant::now();
+        let image = self.host.image(&self.spec)?;
+        self.took("fetchImage", start);
+        self.write_launch_files()?;
+        let start = Instant::now();
+        let launched = self.make_context().await?;
+        self.record.context = Some(launched.context);
+        self.took("launch", start);
+        self.keep()?;
+        tracing::info!(
+            vm = self.spec.vm_id,
+            context = launched.context,
+            digest = launched.digest,
+            "launched"
+        );
+        self.start_paravisor(&image, launched)
+    }
+
+    fn write_launch_files(&self) -> Result<(), Box<Failure>> {
+        let spec = &self.spec;
+        self.dir.create()?;
+        for (name, text) in [
+            ("launch-document.json", &spec.launch_document),
+            ("provisioning-data.json", &spec.provisioning_data),
+            ("trust-bundle.pem", &spec.trust_bundle),
+            ("release-token", &spec.release_token),
+        ] {
+            self.dir.write(name, text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    async fn make_context(&self) -> Result<Launched, Box<Failure>> {
+        let config = &self.host.config;
+        let launch = Launch {
+            vcpus: self.spec.vcpus,
+            cpu: self.host.cpu,
+            firmware: config.firmware_code.clone(),
+            vars_template: config.firmware_vars.clone(),
+            paravisor: config.paravisor.clone(),
+            document: self.spec.launch_document.clone().into_bytes(),
+        };
+        let host = self.host.clone();
+        let launched = tokio::task::spawn_blocking(move || host.processor.launch(&launch)).await;
+        launched.expect("the launch does not panic")
+    }
+
+    fn start_paravisor(&mut self, image: &image::Image, launched: Launched) -> Result<(), Box<Failure>> {
+        const CLAIM: &str = "start the paravisor";
+        let config = self.paravisor_config(image, launched);
+        for socket in
+            [&config.tpm_socket, &config.disk_socket, &config.config_drive_socket, &config.control_socket]
+        {
+            remove_stale(socket);
+        }
+        let text = toml::to_string(&config).expect("the configuration has a TOML form");
+        self.dir.write(PARAVISOR_CONFIG, text.as_bytes())?;
+        let (events, log) = (self.dir.log(PARAVISOR_EVENTS)?, self.dir.log("paravisor.log")?);
+        let program = &self.host.config.paravisor;
+        let arguments = ["--config".to_owned(), self.dir.file(PARAVISOR_CONFIG).display().to_string()];
+        let started = process::start(program, &arguments, events, log);
+        self.paravisor = ParavisorWatch::new(self.dir.file(PARAVISOR_EVENTS));
+        self.record.paravisor = Some(started.map_err(|error| failure::start(CLAIM, program, &error))?);
+        (self.record.told_stopped, self.record.reset_pending) = (false, false);
+        self.record.stop_deadline = None;
+        self.keep()
+    }
+
+    fn paravisor_config(&self, image: &image::Image, launched: Launched) -> ParavisorConfig {
+        let (file, socket) = (|name: &str| self.dir.file(name), |name: &str| self.dir.socket(name));
+        ParavisorConfig {
+            image: image.disk.clone(),
+            image_manifest: image.manifest.clone(),
+            disk: file("disk.img"),
+            disk_bytes: self.spec.disk_bytes,
+            guest_state: file("guest-state.vmgs"),
+            boot_region: file("boot-region.img"),
+            vars: file("vars.fd"),
+            vars_template: self.host.config.firmware_vars.clone(),
+            launch_document: file("launch-document.json"),
+            provisioning_data: file("provisioning-data.json"),
+            trust_bundle: file("trust-bundle.pem"),
+            release_token: file("release-token"),
+            secure_processor: launched.guest_socket,
+            tpm_socket: socket("tpm.sock"),
+            disk_socket: socket("disk.sock"),
+            config_drive_socket: socket("config-drive.sock"),
+            control_socket: socket("control.sock"),
+        }
+    }
+
+    async fn start_qemu(&mut self) -> Result<(), Box<Failure>> {
+        const CLAIM: &str = "start the guest";
+        let start = Instant::now();
+        let port = self.host.take_port(self.record.ssh_port)?;
+        self.record.ssh_port = Some(port);
+        self.serve_metadata();
+        let machine = self.machine(port);
+        for socket in [&machine.qmp_socket, &machine.console_socket] {
+            remove_stale(socket);
+        }
+        let events = self.event_files()?;
+        let log = self.dir.log("qemu.log")?;
+        let both = log.try_clone().map_err(|e| failure::io(CLAIM, &self.dir.file("qemu.log"), &e))?;
+        let program = &self.host.config.qemu;
+        let started = process::start(program, &machine.arguments(), both, log);
+        let started = started.map_err(|error| failure::start(CLAIM, program, &error))?;
+        self.record.qemu = Some(started.clone());
+        self.record.volumes_before = self.paravisor.seen.volumes_opened;
+        self.record.stop_deadline = None;
+        self.keep()?;
+        self.until_greeted(&started).await?;
+        drop(events);
+        self.record.restarts = self.spec.restarts;
+        self.took("qemu", start);
+        self.keep()
+    }
+
+    /// QEMU opens the pair as its event monitor: it reads the capabilities command from the pipe, which then stays
+    /// open on its side, and appends each event to the file.
+    fn event_files(&mut self) -> Result<File, Box<Failure>> {
+        const CLAIM: &str = "make QEMU's event files";
+        let pipe = self.dir.file(&format!("{QEMU_EVENTS}.in"));
+        remove_stale(&pipe);
+        self.dir.log(&format!("{QEMU_EVENTS}.out"))?;
+        self.qemu = QemuWatch::new(self.dir.file(&format!("{QEMU_EVENTS}.out")));
+        let open = || {
+            nix::unistd::mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR)?;
+            let mut file = File::options().read(true).write(true).open(&pipe)?;
+            file.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+            Ok(file)
+        };
+        open().map_err(|error: std::io::Error| failure::io(CLAIM, &pipe, &error))
+    }
+
+    async fn until_greeted(&mut self, qemu: &ProcessRef) -> Result<(), Box<Failure>> {
+        let limit = Instant::now() + QEMU_LIMIT;
+        loop {
+            let alive = qemu.alive();
+            self.qemu.poll();
+            if self.qemu.greeted {
+                return Ok(());
+            }
+            if !alive || Instant::now() > limit {
+                qemu.kill();
+                self.record.qemu = None;
+                let log = std::fs::read_to_string(self.dir.file("qemu.log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("it said nothing").to_owned();
+                return Err(failure::transient("QemuFailed", "start the guest", "a QEMU that runs", last));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn machine(&self, ssh_port: u16) -> Machine {
+        let (file, socket) = (|name: &str| self.dir.file(name), |name: &str| self.dir.socket(name));
+        Machine {
+            vm_id: self.spec.vm_id.clone(),
+            vcpus: self.spec.vcpus,
+            memory_mib: self.spec.memory_mib,
+            accelerator: self.host.accelerator,
+            ssh_port,
+            outbound: self.host.config.outbound,
+            firmware_code: self.host.config.firmware_code.clone(),
+            vars: file("vars.fd"),
+            tpm_socket: socket("tpm.sock"),
+            disk_socket: socket("disk.sock"),
+            config_drive_socket: socket("config-drive.sock"),
+            console_socket: socket("console.sock"),
+            serial_log: file("serial.log"),
+            qmp_socket: socket("qmp.sock"),
+            events: file(QEMU_EVENTS),
+            metadata_socket: self.metadata_socket(),
+            forwarder: self.host.forwarder.clone(),
+        }
+    }
+
+    fn metadata_socket(&self) -> PathBuf {
+        self.dir.socket("metadata.sock")
+    }
+
+    /// Starts the VM's metadata service unless it runs. A guest without it boots all the same.
+    pub(super) fn serve_metadata(&mut self) {
+        if self.metadata.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let instance = metadata::document(&self.spec, &self.host.config.region);
+        let metadata = Metadata { instance, certificates: self.certificates.clone() };
+        match metadata::serve(&self.metadata_socket(), metadata) {
+            Ok(task) => self.metadata = Some(task),
+            Err(error) => tracing::error!(vm = self.spec.vm_id, %error, "no metadata service"),
+        }
+    }
+
+    async fn power_down(&mut self) -> Result<(), Box<Failure>> {
+        let now = now();
+        if let Err(error) = qmp::command(&self.dir.socket("qmp.sock"), "system_powerdown").await {
+            tracing::warn!(vm = self.spec.vm_id, %error, "the power button could not be pressed");
+        }
+        self.record.press_again_at = Some(now + PRESS_AGAIN);
+        let deadline = now + self.host.config.shutdown_seconds * 1000;
+        self.record.stop_deadline.get_or_insert(deadline);
+        self.keep()
+    }
+
+    async fn end_qemu(&mut self) -> Result<(), Box<Failure>> {
+        let Some(qemu) = self.record.qemu.clone() else { return Ok(()) };
+        if let Err(error) = qmp::command(&self.dir.socket("qmp.sock"), "quit").await {
+            tracing::info!(vm = self.spec.vm_id, %error, "QEMU could not be asked to quit");
+            qemu.terminate();
+        }
+        end(&qemu).await;
+        Ok(())
+    }
+
+    /// An end that nobody asked for is a fault, so that a QEMU that cannot live is not started over and over.
+    fn note_end_and_why(&mut self) -> Result<(), Box<Failure>> {
+        let asked = !self.wanted || !wants_on(&self.spec, &self.record);
+        let asked = asked || self.spec.restarts > self.record.restarts;
+        let healthy = self.observe().paravisor == ParavisorState::Ready;
+        let reason = self.qemu.shutdown;
+        self.note_qemu_end()?;
+        if asked || !healthy || matches!(reason, Some(Shutdown::GuestReset | Shutdown::GuestOff)) {
+            return Ok(());
+        }
+        let actual = match reason {
+            Some(Shutdown::GuestPanic) => "the guest crashed",
+            Some(_) => "somebody on the host ended it",
+            None => "it ended without a word; see qemu.log",
+        };
+        Err(failure::transient("QemuEnded", "run the guest", "a QEMU that runs as long as the guest", actual))
+    }
+
+    fn note_qemu_end(&mut self) -> Result<(), Box<Failure>> {
+        self.record.qemu = None;
+        self.record.reset_pending = true;
+        (self.record.stop_deadline, self.record.press_again_at) = (None, None);
+        self.keep()
+    }
+
+    async fn tell_reset(&mut self) -> Result<(), Box<Failure>> {
+        control::ask(&self.dir.socket("control.sock"), &ControlRequest::GuestReset).await?;
+        self.record.reset_pending = false;
+        self.keep()
+    }
+
+    /// A paravisor that cannot be told is ended: its state is safe against that at any time.
+    async fn tell_stopped(&mut self) -> Result<(), Box<Failure>> {
+        let told = control::ask(&self.dir.socket("control.sock"), &ControlRequest::GuestStopped).await;
+        if let Err(failure) = told {
+            tracing::warn!(
+                vm = self.spec.vm_id,
+                actual = failure.actual,
+                "the paravisor did not stop cleanly"
+            );
+            return self.end_paravisor().await;
+        }
+        self.record.told_stopped = true;
+        self.record.stop_deadline = Some(now() + STOP_MILLIS);
+        self.keep()
+    }
+
+    async fn end_paravisor(&mut self) -> Result<(), Box<Failure>> {
+        if let Some(paravisor) = self.record.paravisor.clone() {
+            paravisor.terminate();
+            end(&paravisor).await;
+        }
+        self.forget_paravisor()
+    }
+
+    fn forget_paravisor(&mut self) -> Result<(), Box<Failure>> {
+        self.record.paravisor = None;
+        (self.record.told_stopped, self.record.reset_pending) = (false, false);
+        self.record.stop_deadline = None;
+        self.paravisor.seen = ParavisorSeen::default();
+        self.keep()
+    }
+
+    async fn decommission(&mut self) -> Result<(), Box<Failure>> {
+        if let Some(context) = self.record.context.take() {
+            let host = self.host.clone();
+            let done = tokio::task::spawn_blocking(move || host.processor.decommission(context)).await;
+            done.expect("giving back a context does not panic");
+        }
+        self.keep()
+    }
+
+    fn took(&mut self, step: &str, since: Instant) {
+        let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.record.timings.insert(step.to_owned(), millis);
+    }
+}
+
+/// Waits for a process that was asked to end, and ends it when it does not.
+async fn end(process: &ProcessRef) {
+    let limit = Instant::now() + END_LIMIT;
+    while process.alive() {
+        if Instant::now() > limit {
+            process.kill();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
