@@ -1,5 +1,7 @@
 //! Asynchronous operations: "this resource, that generation". Their status is derived, so nothing can be lost.
 
+use internal_api::paravisor::Failure;
+use public_api::Denial;
 use serde_json::{Value, json};
 
 use super::refusal::Refusal;
@@ -103,7 +105,8 @@ pub fn status_body(operation: &OperationRow, outcome: &Outcome) -> Value {
         Outcome::Succeeded => body["endTime"] = json!(time_text(now_millis())),
         Outcome::Failed(failure) => {
             body["endTime"] = json!(time_text(failure.at));
-            body["error"] = failure_error(failure);
+            let error = failure_refusal(&failure.failure).body().error;
+            body["error"] = serde_json::to_value(error).expect("the type has only string keys");
         }
         Outcome::Canceled => {
             let message = "The operation was preempted by the deletion of the resource.";
@@ -114,24 +117,21 @@ pub fn status_body(operation: &OperationRow, outcome: &Outcome) -> Value {
 }
 
 /// A failure as an error: one line from its five parts, and the parts themselves.
-pub fn failure_error(failure: &FailureRow) -> Value {
-    let failure = &failure.failure;
-    json!({
-        "code": failure.code,
-        "message": failure_message(failure),
-        "denial": {
-            "code": failure.code,
-            "claim": failure.claim,
-            "expected": failure.expected,
-            "actual": failure.actual,
-            "rule": failure.rule,
-            "remedy": failure.remedy,
-        },
-    })
+pub fn failure_refusal(failure: &Failure) -> Refusal {
+    let denial = Denial {
+        code: failure.code.clone(),
+        claim: failure.claim.clone(),
+        expected: failure.expected.clone(),
+        actual: failure.actual.clone(),
+        rule: failure.rule.clone(),
+        remedy: failure.remedy.clone(),
+    };
+    let refusal = Refusal::conflict(&failure.code, failure_message(failure));
+    Refusal { denial: Some(Box::new(denial)), ..refusal }
 }
 
 /// One line from a failure's parts.
-pub fn failure_message(failure: &internal_api::paravisor::Failure) -> String {
+pub fn failure_message(failure: &Failure) -> String {
     format!(
         "{}: expected {}, found {} (rule: {}); {}",
         failure.claim, failure.expected, failure.actual, failure.rule, failure.remedy
@@ -141,7 +141,6 @@ pub fn failure_message(failure: &internal_api::paravisor::Failure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use internal_api::paravisor::Failure;
 
     fn resource(generation: u64, reached: u64, deleted: bool) -> Resource {
         Resource {

@@ -37,7 +37,7 @@ pub struct Refusal {
     /// The property that is meant.
     pub target: Option<String>,
     /// The five parts, if a rule of trust decided.
-    pub denial: Option<Denial>,
+    pub denial: Option<Box<Denial>>,
 }
 
 impl Refusal {
@@ -87,7 +87,7 @@ impl Refusal {
             message: self.message.clone(),
             target: self.target.clone(),
             details: Vec::new(),
-            denial: self.denial.clone(),
+            denial: self.denial.as_deref().cloned(),
         };
         ErrorBody { error }
     }

@@ -19,7 +19,7 @@ pub async fn discovery(app: App, call: Call) -> Result<Response, Refusal> {
     } else {
         app.directory.tenant(name).map(|found| found.id.as_str())
     };
-    let Some(tenant) = tenant else { return Ok(no_tenant(name)) };
+    let Some(tenant) = tenant else { return Ok(no_tenant(name).response()) };
     let base = format!("{}/{name}", app.config.public_url);
     Ok(reply::ok(&json!({
         "issuer": app.tokens.issuer(tenant),
@@ -42,10 +42,10 @@ pub async fn keys(app: App, _call: Call) -> Result<Response, Refusal> {
 
 /// `POST /{tenant}/oauth2/v2.0/token`.
 pub async fn token(app: App, call: Call) -> Result<Response, Refusal> {
-    Ok(grant(&app, &call).unwrap_or_else(|denied| denied))
+    Ok(grant(&app, &call).unwrap_or_else(|denied| denied.response()))
 }
 
-fn grant(app: &App, call: &Call) -> Result<Response, Response> {
+fn grant(app: &App, call: &Call) -> Result<Response, OauthError> {
     let name = call.parameter("tenant");
     let tenant = app.directory.tenant(name).ok_or_else(|| no_tenant(name))?;
     let text = std::str::from_utf8(&call.body).map_err(|_| invalid_request("the body is not a form"))?;
@@ -82,7 +82,7 @@ fn grant(app: &App, call: &Call) -> Result<Response, Response> {
 }
 
 /// The audience: `scope` without `/.default` (and nothing else taken off), or `resource`.
-fn audience(app: &App, form: &BTreeMap<String, String>) -> Result<String, Response> {
+fn audience(app: &App, form: &BTreeMap<String, String>) -> Result<String, OauthError> {
     let asked = match (form.get("scope"), form.get("resource")) {
         (Some(scope), _) => scope.split(' ').find_map(|word| word.strip_suffix("/.default")),
         (None, Some(resource)) => Some(resource.as_str()),
@@ -110,20 +110,33 @@ fn is_known(app: &App, asked: &str) -> bool {
     ours.into_iter().chain(azure).chain(configured).any(|known| known.trim_end_matches('/') == asked)
 }
 
-fn no_tenant(name: &str) -> Response {
-    let text = format!("Tenant '{name}' not found.");
-    error(StatusCode::BAD_REQUEST, "invalid_request", 90_002, &text)
+/// An error of the token endpoint (RFC 6749 section 5.2, with Entra's numbers).
+struct OauthError {
+    status: StatusCode,
+    code: &'static str,
+    number: u32,
+    text: String,
 }
 
-fn invalid_request(text: &str) -> Response {
+impl OauthError {
+    fn response(&self) -> Response {
+        let body: Value = json!({
+            "error": self.code,
+            "error_description": format!("AADSTS{}: {}", self.number, self.text),
+            "error_codes": [self.number],
+        });
+        reply::json(self.status, &body)
+    }
+}
+
+fn no_tenant(name: &str) -> OauthError {
+    error(StatusCode::BAD_REQUEST, "invalid_request", 90_002, &format!("Tenant '{name}' not found."))
+}
+
+fn invalid_request(text: &str) -> OauthError {
     error(StatusCode::BAD_REQUEST, "invalid_request", 900_144, text)
 }
 
-fn error(status: StatusCode, code: &str, number: u32, text: &str) -> Response {
-    let body: Value = json!({
-        "error": code,
-        "error_description": format!("AADSTS{number}: {text}"),
-        "error_codes": [number],
-    });
-    reply::json(status, &body)
+fn error(status: StatusCode, code: &'static str, number: u32, text: &str) -> OauthError {
+    OauthError { status, code, number, text: text.to_owned() }
 }

@@ -49,7 +49,7 @@ pub type App = Arc<ControlPlane>;
 /// A request after routing and authorisation.
 #[derive(Debug)]
 pub struct Call {
-    parameters: Vec<(&'static str, String)>,
+    parameters: path::Parameters,
     query: BTreeMap<String, String>,
     /// Body.
     pub body: Bytes,

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::{App, Call, reply};
 use crate::app::names::VM;
-use crate::app::operations::{Outcome, failure_message, look_up, status_body};
+use crate::app::operations::{Outcome, failure_refusal, look_up, status_body};
 use crate::app::refusal::{Kind, Refusal};
 use crate::app::views;
 use crate::store::{OperationRow, Resource, Verb};
@@ -46,10 +46,7 @@ async fn result(
             };
             Ok(reply::accepted(app, call, &begun))
         }
-        (Outcome::Failed(failure), ..) => {
-            let message = failure_message(&failure.failure);
-            Err(Refusal::new(Kind::Conflict, &failure.failure.code, message))
-        }
+        (Outcome::Failed(failure), ..) => Err(failure_refusal(&failure.failure)),
         (Outcome::Canceled, ..) => {
             let message = "The operation was preempted by the deletion of the resource.";
             Err(Refusal::new(Kind::Conflict, "OperationPreempted", message))

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+/// The values of a pattern's `{names}`.
+pub type Parameters = Vec<(&'static str, String)>;
+
 /// Matches a path against a pattern such as `/subscriptions/{sub}/locations`; returns the values of its `{names}`.
-pub fn matches(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+pub fn matches(pattern: &'static str, path: &str) -> Option<Parameters> {
     let mut parameters = Vec::new();
     let mut given = path.trim_end_matches('/').split('/');
     for wanted in pattern.split('/') {

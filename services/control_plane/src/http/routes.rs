@@ -6,6 +6,7 @@ use std::pin::Pin;
 use axum::http::Method;
 use axum::response::Response;
 
+use super::path::Parameters;
 use super::versions::Api;
 use super::{
     App, Call, boot_log, disks, encryption_sets, groups, health, image_names, images, login, metadata,
@@ -68,7 +69,7 @@ impl Miss {
 }
 
 /// The route of a request and the values in its path.
-pub fn find(method: &Method, given: &str) -> Result<(&'static Route, Vec<(&'static str, String)>), Miss> {
+pub fn find(method: &Method, given: &str) -> Result<(&'static Route, Parameters), Miss> {
     let mut miss = Miss::Path;
     for route in ROUTES {
         if let Some(parameters) = path::matches(route.path, given) {

@@ -1,1 +1,34 @@
-//! clients
+//! The unmodified Azure SDK for Python against the control plane with a simulated host.
+
+use std::process::Stdio;
+
+use crate::installation::{CLIENT, Installation, SECRET, SUBSCRIPTION, TENANT};
+
+/// Runs `tests/clients/sdk_compute.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-identity, azure-mgmt-compute,
+/// azure-mgmt-resource and azure-mgmt-network.
+#[tokio::test]
+#[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
+async fn the_python_sdk_creates_shows_lists_stops_starts_and_deletes_a_confidential_vm() {
+    let python =
+        std::env::var("CASEMATE_SDK_PYTHON").expect("CASEMATE_SDK_PYTHON names a Python with the SDK");
+    let installation = Installation::new().await;
+    let _host = installation.host();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk_compute.py");
+    let output = tokio::process::Command::new(python)
+        .arg(script)
+        .env("CASEMATE_URL", &installation.config.public_url)
+        .env("CASEMATE_CA", installation.path("ca.pem"))
+        .env("CASEMATE_TENANT", TENANT)
+        .env("CASEMATE_CLIENT_ID", CLIENT)
+        .env("CASEMATE_CLIENT_SECRET", SECRET)
+        .env("CASEMATE_SUBSCRIPTION", SUBSCRIPTION)
+        .env("CASEMATE_IMAGE", "casemate:debian-13:default:latest")
+        .env("NO_PROXY", "localhost")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.trim_end().ends_with("all done"), "{out}\n{err}");
+}
