@@ -22,6 +22,7 @@ use std::io::{Read, Seek};
 use thiserror::Error;
 
 pub use difference::{difference, difference_of};
+pub use version::compare as compare_versions;
 pub use volume_key::volume_key_pcr15;
 
 use crate::authenticode::PeError;

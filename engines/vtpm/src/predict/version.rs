@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 /// Compares two versions; `Greater` is newer. A missing version is the empty text.
-pub(super) fn compare(a: &str, b: &str) -> Ordering {
+pub fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         a = skip_separators(a);
