@@ -249,6 +249,19 @@ pub fn foreign_volume(expected: [u8; 32], found: Option<[u8; 32]>) -> Stop {
     )
 }
 
+/// The firmware and the loaders measured something else than what the volume key is sealed to.
+pub fn other_boot(differences: &[String]) -> Stop {
+    Stop::refused(
+        "OtherBootMeasured",
+        "PCRs of the boot",
+        "the boot chain that the volume key is sealed to",
+        differences.join("; "),
+        "the volume key is released only to the loader, kernel, initramfs, command line and Secure Boot state predicted for \
+         this boot",
+        "the host changed what boots, or somebody typed at the boot menu; start the VM again",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

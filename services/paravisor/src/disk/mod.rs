@@ -1,6 +1,9 @@
 //! Block devices that the VM sees.
 
 pub mod config_drive;
+pub mod hole;
+pub mod os_disk;
+pub mod plain_disk;
 
 use std::io;
 

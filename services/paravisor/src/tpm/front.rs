@@ -4,19 +4,22 @@
 //! - puts a fresh attestation report into NV index 0x01400001 when the guest starts to read it;
 //! - learns the platform password that the firmware sets (without it the index could not be written any more);
 //! - waits for the volume key's measurement in PCR 15: the first thing ever extended into it must be the right value, else
-//!   a foreign volume was opened, and everything stops.
+//!   a foreign volume was opened, and everything stops;
+//! - compares what was measured with what the volume key is sealed to when the guest is about to ask for it, so that a boot
+//!   that cannot unseal ends with the name of the event that differs instead of a dark screen.
 
 use std::time::{Duration, Instant};
 
 use vtpm::command::{self, Incoming, ResponseCode, code, handle};
 use vtpm::hcl::{MAX_REPORT, NV_INDEX_REPORT, NV_INDEX_USER_DATA};
+use vtpm::predict::{Prediction, difference_of};
 use zeroize::Zeroizing;
 
 use super::engine::{BufferSizes, TpmEngine};
 use super::identity::{self, Runner, TpmError, TpmIdentity};
 use super::report::{ReportSource, VmConfiguration, hcl_report};
 use super::server::TpmDevice;
-use crate::failure::{Stop, foreign_volume};
+use crate::failure::{Stop, foreign_volume, other_boot};
 
 /// A younger report than this is not made anew (Azure's rule for its clients).
 const RENEWAL: Duration = Duration::from_secs(2);
@@ -25,11 +28,15 @@ const VOLUME_PCR: u32 = 15;
 /// Commands that extend a PCR with something that is not in the command (TPM 2.0 library, part 3).
 const CODE_PCR_EVENT: u32 = 0x13c;
 const CODE_EVENT_SEQUENCE_COMPLETE: u32 = 0x185;
+/// The command with which an unsealing begins.
+const CODE_POLICY_PCR: u32 = 0x17f;
+/// More measurements than this belong to no boot; the rest is not remembered.
+const MAX_EXTENDS: usize = 4096;
 
 /// What happens around the TPM.
 pub trait TpmOwner: Send {
-    /// The guest is about to start (again): seal for the boot to come. The storage root key is the TPM's own.
-    fn before_boot(&mut self, identity: &TpmIdentity) -> Result<(), Stop>;
+    /// The guest is about to start (again): seal for the boot to come, and say which boot that is.
+    fn before_boot(&mut self, identity: &TpmIdentity) -> Result<Option<Prediction>, Stop>;
     /// The certificate of the attestation key.
     fn certificate(&self, identity: &vtpm::key::RsaPublic) -> Result<Vec<u8>, TpmError>;
     /// The permanent state changed and shall be kept.
@@ -50,6 +57,8 @@ pub struct Front {
     /// SHA-256 digest of the right volume key's measurement; `None` if the disk is not encrypted.
     expected: Option<[u8; 32]>,
     identity: Option<TpmIdentity>,
+    sealed: Option<Prediction>,
+    extends: Vec<(u8, [u8; 32])>,
     platform_password: Zeroizing<Vec<u8>>,
     opened: bool,
     renewed: Option<Instant>,
@@ -74,6 +83,8 @@ impl Front {
             clock: Instant::now,
             expected,
             identity: None,
+            sealed: None,
+            extends: Vec::new(),
             platform_password: Zeroizing::default(),
             opened: false,
             renewed: None,
@@ -89,14 +100,18 @@ impl Front {
         self
     }
 
-    /// Puts the platform's keys and indices in place and lets the owner seal for the next boot; the TPM is off afterwards.
-    pub fn prepare_boot(&mut self) -> Result<(), Stop> {
+    /// Puts the platform's keys and indices in place; the TPM is off afterwards, its state with the owner.
+    pub fn prepare_keys(&mut self) -> Result<(), Stop> {
         let prepared = self.prepare();
         self.engine.power_off();
-        let identity = prepared?;
-        self.keep_state()?;
-        self.owner.before_boot(&identity)?;
-        self.identity = Some(identity);
+        self.identity = Some(prepared?);
+        self.keep_state()
+    }
+
+    /// Lets the owner seal for the boot to come. Needs [`Front::prepare_keys`] before.
+    pub fn seal(&mut self) -> Result<(), Stop> {
+        let identity = self.identity.clone().ok_or(TpmError::KeyKind("storage root key"))?;
+        self.sealed = self.owner.before_boot(&identity)?;
         Ok(())
     }
 
@@ -130,11 +145,15 @@ impl Front {
             Ok(Some(read)) if read.index == NV_INDEX_REPORT && read.offset == 0 => self.renew_if_old(),
             _ => {}
         }
-        if self.opened || command.handles.first() != Some(&VOLUME_PCR) {
+        if self.opened {
             return true;
         }
+        let volume = command.handles.first() == Some(&VOLUME_PCR);
         match command.code {
-            code::PCR_EXTEND | CODE_PCR_EVENT | CODE_EVENT_SEQUENCE_COMPLETE => self.check_volume(command),
+            code::PCR_EXTEND | CODE_PCR_EVENT | CODE_EVENT_SEQUENCE_COMPLETE if volume => {
+                self.check_volume(command)
+            }
+            CODE_POLICY_PCR => self.check_boot(),
             _ => true,
         }
     }
@@ -146,6 +165,17 @@ impl Front {
             return true;
         }
         self.stop(foreign_volume(expected, found));
+        false
+    }
+
+    /// Whether the volume key can be unsealed in the boot that was measured.
+    fn check_boot(&mut self) -> bool {
+        let differences =
+            self.sealed.as_ref().map(|sealed| difference_of(sealed, &self.extends)).unwrap_or_default();
+        if differences.is_empty() {
+            return true;
+        }
+        self.stop(other_boot(&differences));
         false
     }
 
@@ -180,8 +210,13 @@ impl Front {
                 ),
             }
         }
-        let extended = command.code == code::PCR_EXTEND && command.handles.first() == Some(&VOLUME_PCR);
-        if extended && self.expected.is_some() && !std::mem::replace(&mut self.opened, true) {
+        let Ok(Some(extend)) = command.pcr_extend() else { return };
+        if let (Ok(pcr), Some(digest)) = (u8::try_from(extend.pcr), extend.sha256)
+            && self.extends.len() < MAX_EXTENDS
+        {
+            self.extends.push((pcr, digest));
+        }
+        if extend.pcr == VOLUME_PCR && self.expected.is_some() && !std::mem::replace(&mut self.opened, true) {
             self.owner.volume_opened();
         }
     }
@@ -230,7 +265,8 @@ impl TpmDevice for Front {
             return false;
         }
         self.opened = false;
-        if let Err(stop) = self.prepare_boot() {
+        self.extends.clear();
+        if let Err(stop) = self.prepare_keys().and_then(|()| self.seal()) {
             self.stop(stop);
             return false;
         }

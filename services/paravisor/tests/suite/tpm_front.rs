@@ -17,6 +17,7 @@ use vtpm::hcl::{
     NV_INDEX_USER_DATA,
 };
 use vtpm::key::RsaPublic;
+use vtpm::predict::{Loader, PredictedEvent, Prediction};
 use zeroize::Zeroizing;
 
 use crate::support::one_tpm_at_a_time;
@@ -30,15 +31,17 @@ struct Told {
     opened: u32,
     refused: Vec<Stop>,
     full: bool,
+    prediction: Option<Prediction>,
 }
 
 #[derive(Clone, Default)]
 struct Owner(Arc<Mutex<Told>>);
 
 impl TpmOwner for Owner {
-    fn before_boot(&mut self, identity: &TpmIdentity) -> Result<(), Stop> {
-        self.0.lock().unwrap().boots.push(identity.clone());
-        Ok(())
+    fn before_boot(&mut self, identity: &TpmIdentity) -> Result<Option<Prediction>, Stop> {
+        let mut told = self.0.lock().unwrap();
+        told.boots.push(identity.clone());
+        Ok(told.prediction.clone())
     }
     fn certificate(&self, ak: &RsaPublic) -> Result<Vec<u8>, TpmError> {
         let mut told = self.0.lock().unwrap();
@@ -362,4 +365,49 @@ fn a_full_disk_does_not_stop_the_tpm_and_the_state_is_kept_later() {
     guest.told().full = false;
     guest.run(&command::pcr_read(&[0]), command::pcr_values).unwrap();
     assert!(guest.told().state != before);
+}
+
+/// As systemd does before it unseals: PolicyPCR in a session (of which there is none here: the TPM will refuse).
+fn policy_pcr() -> Vec<u8> {
+    let mut bytes = hex::decode("8001000000000000017f030000000000").unwrap();
+    bytes.extend(command::pcr_selection(&[4]));
+    bytes[5] = u8::try_from(bytes.len()).unwrap();
+    bytes
+}
+
+fn predicted(digest: [u8; 32]) -> Prediction {
+    Prediction {
+        loader: Loader::SystemdBoot,
+        entry: "debian-1.conf".to_owned(),
+        version: "1".to_owned(),
+        options: String::new(),
+        pcrs: std::collections::BTreeMap::new(),
+        events: vec![PredictedEvent { pcr: 4, digest, what: "the kernel".to_owned() }],
+        seal_pcrs: vec![4, 15],
+    }
+}
+
+#[test]
+fn a_boot_as_predicted_may_ask_for_the_volume_key() {
+    let _tpm = one_tpm_at_a_time();
+    let mut guest = Guest::new(None, Owner::default(), Some(RIGHT));
+    guest.told().prediction = Some(predicted([4; 32]));
+    guest.boot();
+    guest.run(&command::pcr_extend(4, &[4; 32]), command::success).unwrap();
+    assert_ne!(guest.code(&policy_pcr()), 0x101);
+    assert!(guest.told().refused.is_empty());
+}
+
+#[test]
+fn attack_another_kernel_is_named_when_the_guest_asks_for_the_volume_key() {
+    let _tpm = one_tpm_at_a_time();
+    let mut guest = Guest::new(None, Owner::default(), Some(RIGHT));
+    guest.told().prediction = Some(predicted([4; 32]));
+    guest.boot();
+    guest.run(&command::pcr_extend(4, &[0xee; 32]), command::success).unwrap();
+    assert_eq!(guest.code(&policy_pcr()), 0x101);
+    let told = guest.told();
+    let failure = told.refused[0].failure();
+    assert_eq!(failure.code, "OtherBootMeasured");
+    assert!(failure.actual.contains("the kernel") && failure.actual.contains("eeee"), "{}", failure.actual);
 }

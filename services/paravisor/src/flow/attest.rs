@@ -1,0 +1,162 @@
+//! Report, token, key: what the paravisor does twice at each start and once at a clean stop.
+
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{KeyPair, KeySize, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use aws_lc_rs::signature::KeyPair as _;
+use internal_api::paravisor::{Event, Step};
+use public_api::attestation::{
+    AttachedData, AttestSevSnpVmRequest, BootChainClaim, DataType, EvidenceBundle, GuestStateClaim,
+    ParavisorRuntimeClaims, SevSnpEvidence,
+};
+use public_api::encoding::to_base64url;
+use public_api::jwk::Jwk;
+use sealed_disk::guest_state::Kek;
+use serde_json::Value;
+use vtpm::predict::{Loader, Prediction};
+
+use super::launch::{Launch, malformed};
+use super::release;
+use super::world::{Observer, SecureProcessor, Services, step};
+use crate::failure::Stop;
+use crate::tpm::report::{VmConfiguration, report_data};
+
+/// The key to which released keys are wrapped; it lives as long as this process.
+pub struct TransferKey {
+    public: Jwk,
+    pub(super) private: OaepPrivateDecryptingKey,
+}
+
+impl TransferKey {
+    /// A new RSA-2048 key.
+    pub fn generate() -> Result<Self, Stop> {
+        let fault = |_| malformed("transfer key", "it could not be made");
+        let pair = KeyPair::generate(KeySize::Rsa2048).map_err(fault)?;
+        let number = |bytes: &[u8]| Some(to_base64url(bytes));
+        let public = Jwk {
+            kid: Some("HCLTransferKey".to_owned()),
+            key_ops: vec!["encrypt".to_owned()],
+            kty: "RSA".to_owned(),
+            e: number(pair.public_key().exponent().big_endian_without_leading_zero()),
+            n: number(pair.public_key().modulus().big_endian_without_leading_zero()),
+            ..Jwk::default()
+        };
+        let der = pair.as_der().map_err(fault)?;
+        let private = PrivateDecryptingKey::from_pkcs8(der.as_ref())
+            .map_err(|_| malformed("transfer key", "it could not be read back"))?;
+        let private = OaepPrivateDecryptingKey::new(private).map_err(fault)?;
+        Ok(Self { public, private })
+    }
+}
+
+/// What attesting led to.
+pub struct Attested {
+    token: String,
+    generation: u64,
+    /// JSON of the [`EvidenceBundle`].
+    pub evidence: String,
+}
+
+/// Everything that attesting needs; the same for all generations of one start.
+pub struct Attestor {
+    /// The launch.
+    pub launch: Arc<Launch>,
+    /// Reports.
+    pub processor: Arc<dyn SecureProcessor>,
+    /// Tokens and keys.
+    pub services: Arc<dyn Services>,
+    /// To whom keys are wrapped.
+    pub transfer: TransferKey,
+    /// What the VM is configured to be.
+    pub configuration: VmConfiguration,
+}
+
+impl Attestor {
+    /// Evidence for a token that is good for one generation of the guest state.
+    pub fn attest(&self, generation: u64, boot_chain: Option<BootChainClaim>) -> Result<Attested, Stop> {
+        let nonce = self.services.nonce()?;
+        let claims = ParavisorRuntimeClaims {
+            keys: vec![self.transfer.public.clone()],
+            vm_configuration: json(&self.configuration)?,
+            guest_state: GuestStateClaim { vm_id: self.launch.document.vm_id.clone(), generation },
+            boot_chain,
+            nonce: nonce.clone(),
+        };
+        let runtime = json(&claims)?.to_string().into_bytes();
+        let found = self.processor.extended_report(report_data(&runtime))?;
+        self.launch.check_report(&found.report)?;
+        let evidence = SevSnpEvidence {
+            snp_report: found.report.clone(),
+            vcek_cert_chain: found.certificates.clone().into_bytes(),
+            endorsements: None,
+        };
+        let attached = |data: &[u8]| Some(AttachedData { data: data.to_vec(), data_type: DataType::JSON });
+        let token = self.services.attest(&AttestSevSnpVmRequest {
+            report: json(&evidence)?.to_string().into_bytes(),
+            runtime_data: attached(&runtime),
+            init_time_data: attached(&self.launch.bytes),
+            nonce: Some(Value::String(nonce)),
+            draft_policy_for_attestation: None,
+        })?;
+        let bundle = EvidenceBundle {
+            version: 1,
+            snp_report: found.report,
+            certificate_chain: found.certificates,
+            runtime_data: runtime,
+            init_time_data: self.launch.bytes.clone(),
+            token: token.clone(),
+        };
+        Ok(Attested { token, generation, evidence: json(&bundle)?.to_string() })
+    }
+
+    /// The VM's key for a token.
+    pub fn release(&self, attested: &Attested) -> Result<Kek, Stop> {
+        release::release(self.services.as_ref(), &self.launch, &self.transfer, &attested.token)
+    }
+
+    /// Attests and releases as two steps that the observer sees.
+    pub fn key(&self, observer: &dyn Observer, generation: u64) -> Result<Kek, Stop> {
+        let attested = step(observer, Step::Attest, || self.attest(generation, None))?;
+        step(observer, Step::ReleaseKey, || self.release(&attested))
+    }
+
+    /// Tells the key service that a generation is written, so that older ones are refused from now on. The key that comes
+    /// back is the one in use and is dropped.
+    pub fn advance(&self, generation: u64, boot: Option<&Prediction>) -> Result<Attested, Stop> {
+        let attested = self.attest(generation, boot.map(boot_chain))?;
+        self.release(&attested)?;
+        Ok(attested)
+    }
+
+    /// New evidence for a boot chain that changed, without a key.
+    pub fn renew_evidence(&self, generation: u64, boot: &Prediction) -> Result<Event, Stop> {
+        let evidence = self.attest(generation, Some(boot_chain(boot)))?.evidence;
+        Ok(Event::Evidence { evidence })
+    }
+}
+
+impl Attested {
+    /// The event that lets the guest start.
+    pub fn ready(self) -> Event {
+        Event::Ready { generation: self.generation, evidence: self.evidence }
+    }
+}
+
+fn boot_chain(prediction: &Prediction) -> BootChainClaim {
+    let loader = match prediction.loader {
+        Loader::SystemdBoot => "systemd-boot",
+        Loader::Grub => "grub",
+        Loader::Uki => "uki",
+    };
+    BootChainClaim {
+        loader: loader.to_owned(),
+        entry: prediction.entry.clone(),
+        version: prediction.version.clone(),
+        pcrs: prediction.pcrs.iter().map(|(pcr, value)| (*pcr, hex::encode(value))).collect(),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Value, Stop> {
+    serde_json::to_value(value).map_err(|error| malformed("evidence", &error.to_string()))
+}

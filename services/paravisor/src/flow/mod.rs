@@ -1,0 +1,27 @@
+//! From a launch document to a running guest and back: the steps of a start, a reset and a stop.
+//!
+//! ```text
+//! check launch ─► attest(g) ─► release key(g) ─┬─ first start:  make TPM, encrypt disk ─┐
+//!                                              └─ later starts: open the guest state ───┤
+//!     ready ◄─ release(g+1) ◄─ attest(g+1, boot chain) ◄─ write state as g+1 ◄─ seal ◄──┘
+//!       │
+//!       ├─ reset: seal for the next boot, same generation
+//!       └─ stop:  write state as g+2 ─► release(g+2)
+//! ```
+//! Nothing of a first start exists before its one commit: a crash before it is a first start again, a crash after it a
+//! later start. Knows neither QEMU nor sockets; what it needs of its surroundings are the traits in [`world`].
+
+pub mod attest;
+pub mod keeper;
+pub mod launch;
+pub mod owner;
+pub mod provision;
+pub mod record;
+pub mod recovery;
+pub mod release;
+pub mod reopen;
+pub mod rules;
+pub mod seal;
+pub mod start;
+pub mod vars;
+pub mod world;

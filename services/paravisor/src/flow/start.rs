@@ -1,0 +1,204 @@
+//! A start from the first check to the guest's first instruction, and what is done with the running VM.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use internal_api::paravisor::{ParavisorConfig, Step};
+use jiff::Timestamp;
+
+use super::attest::{Attestor, TransferKey};
+use super::keeper::{Keeper, open_file};
+use super::launch::Launch;
+use super::owner::{GuestReports, Owner, lock};
+use super::provision;
+use super::reopen;
+use super::world::{Observer, SecureProcessor, Services, TpmFactory, step};
+use crate::disk::BlockDevice;
+use crate::disk::config_drive::ConfigDrive;
+use crate::disk::os_disk::OsDisk;
+use crate::disk::plain_disk::PlainDisk;
+use crate::failure::{Stop, chain};
+use crate::tpm::engine::TpmEngine;
+use crate::tpm::front::Front;
+use crate::tpm::identity::{TpmError, allocate_banks};
+use crate::tpm::report::VmConfiguration;
+
+/// What a start is made of.
+pub struct World {
+    /// Files of the VM.
+    pub config: ParavisorConfig,
+    /// Reports.
+    pub processor: Arc<dyn SecureProcessor>,
+    /// Tokens and keys; made when the launch document was checked.
+    pub services: Box<dyn Fn(&Launch) -> Result<Arc<dyn Services>, Stop> + Send + Sync>,
+    /// The vTPM's implementation.
+    pub tpms: Box<dyn TpmFactory>,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
+    /// The time.
+    pub now: Timestamp,
+    /// Makes the devices reachable, when everything is ready and before anybody is told so.
+    pub listen: Box<dyn FnOnce(&Running) -> Result<(), Stop>>,
+}
+
+/// A VM that may run: its devices, and what the host may ask.
+pub struct Running {
+    front: Arc<Mutex<Front>>,
+    keeper: Arc<Mutex<Keeper>>,
+    attestor: Attestor,
+    observer: Arc<dyn Observer>,
+    disk: Arc<dyn BlockDevice>,
+    config_drive: Arc<dyn BlockDevice>,
+}
+
+/// Does everything that comes before the guest's first instruction. The last event is `Ready`.
+pub fn start(world: World) -> Result<Running, Stop> {
+    let World { config, processor, services, tpms, observer, now, listen } = world;
+    let told = Arc::clone(&observer);
+    let told = told.as_ref();
+    let (launch, transfer) = step(told, Step::CheckLaunch, || {
+        let launch = Launch::read(&config)?;
+        launch.check_report(&processor.extended_report([0; 64])?.report)?;
+        Ok((Arc::new(launch), TransferKey::generate()?))
+    })?;
+    let config_drive = config_drive(&launch)?;
+    let attestor = Attestor {
+        configuration: configuration(&launch),
+        services: services(&launch)?,
+        processor: Arc::clone(&processor),
+        launch: Arc::clone(&launch),
+        transfer,
+    };
+    let found = reopen::find(&launch, &config)?;
+    let generation = found.as_ref().map_or(0, sealed_disk::guest_state::LockedState::generation);
+    let kek = attestor.key(told, generation)?;
+    let first = found.is_none();
+    let keeper = match found {
+        None => provision::begin(&launch, &config, kek)?,
+        Some(locked) => step(told, Step::OpenState, || reopen::open(&launch, &config, locked, &kek, told))?,
+    };
+    let engine = engine(tpms.as_ref(), &keeper, first)?;
+    let expected = keeper.record.volume.as_ref().map(super::record::VolumeRecord::measurement);
+    let keeper = Arc::new(Mutex::new(keeper));
+    let layout = launch.manifest.disk_layout(config.disk_bytes).map_err(|e| provision::size_refused(&e))?;
+    let owner = Owner {
+        keeper: Arc::clone(&keeper),
+        observer: Arc::clone(&observer),
+        vars: config.vars.clone(),
+        header_start: layout.header_start,
+        vm_id: launch.document.vm_id.clone(),
+        now,
+    };
+    let reports = Box::new(GuestReports(processor));
+    let mut front = Front::new(engine, Box::new(owner), reports, attestor.configuration.clone(), expected);
+    if first {
+        step(told, Step::ProvisionTpm, || front.prepare_keys())?;
+        step(told, Step::EncryptDisk, || provision::make_disk(&launch, &config, &mut lock(&keeper), told))?;
+    } else {
+        front.prepare_keys()?;
+    }
+    step(told, Step::Seal, || front.seal())?;
+    let file = open_file(&config.disk)?;
+    let disk: Arc<dyn BlockDevice> = match expected {
+        Some(_) => Arc::new(OsDisk::new(layout, file, Arc::clone(&keeper), Arc::clone(&observer))),
+        None => Arc::new(PlainDisk::new(file, config.disk_bytes)),
+    };
+    let attested = step(told, Step::AdvanceGeneration, || {
+        let mut keeper = lock(&keeper);
+        keeper.write_generation(generation + 1)?;
+        attestor.advance(generation + 1, keeper.sealed.as_ref())
+    })?;
+    let front = Arc::new(Mutex::new(front));
+    let running = Running { front, keeper, attestor, observer, disk, config_drive };
+    listen(&running)?;
+    told.event(attested.ready());
+    Ok(running)
+}
+
+fn engine(tpms: &dyn TpmFactory, keeper: &Keeper, first: bool) -> Result<Box<dyn TpmEngine>, Stop> {
+    let mut engine = tpms.tpm((!first).then(|| keeper.tpm())).map_err(TpmError::from)?;
+    if first {
+        allocate_banks(engine.as_mut())?;
+    }
+    Ok(engine)
+}
+
+fn config_drive(launch: &Launch) -> Result<Arc<dyn BlockDevice>, Stop> {
+    let drive = ConfigDrive::new(&launch.document.vm_id, &launch.provisioning);
+    let drive = drive.map_err(|error| super::launch::malformed("provisioning data", &chain(&error)))?;
+    Ok(Arc::new(drive))
+}
+
+fn configuration(launch: &Launch) -> VmConfiguration {
+    VmConfiguration {
+        console_enabled: true,
+        secure_boot: launch.document.secure_boot,
+        tpm_enabled: true,
+        tpm_persisted: true,
+        vm_unique_id: launch.document.vm_id.clone(),
+    }
+}
+
+impl Running {
+    /// The TPM.
+    pub fn tpm(&self) -> Arc<Mutex<Front>> {
+        Arc::clone(&self.front)
+    }
+
+    /// The OS disk.
+    pub fn disk(&self) -> Arc<dyn BlockDevice> {
+        Arc::clone(&self.disk)
+    }
+
+    /// The drive with the tenant's provisioning data.
+    pub fn config_drive(&self) -> Arc<dyn BlockDevice> {
+        Arc::clone(&self.config_drive)
+    }
+
+    fn front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guest was reset: seals for the boot to come.
+    pub fn reset(&self) -> Result<(), Stop> {
+        self.front().seal()
+    }
+
+    /// Tells the observer new evidence for the boot chain that is sealed to now.
+    pub fn renew_evidence(&self) -> Result<(), Stop> {
+        let (generation, sealed) = {
+            let keeper = lock(&self.keeper);
+            (keeper.generation(), keeper.sealed.clone())
+        };
+        if let Some(sealed) = sealed {
+            self.observer.event(self.attestor.renew_evidence(generation, &sealed)?);
+        }
+        Ok(())
+    }
+
+    /// The guest has stopped: writes everything as a new generation and tells the key service, so that no older state can
+    /// come back. Returns the generation.
+    ///
+    /// If only the key service does not hear of it, the stop is clean all the same: the next start presents the new
+    /// generation, which the key service takes.
+    pub fn stop(&self) -> Result<u64, Stop> {
+        let state = {
+            let mut front = self.front();
+            crate::tpm::server::TpmDevice::power_off(&mut *front);
+            front.state()
+        };
+        self.disk.flush().map_err(|error| Stop::io("flushing the OS disk", &error))?;
+        let mut keeper = lock(&self.keeper);
+        keeper.keep_tpm(state)?;
+        let generation = keeper.generation() + 1;
+        keeper.write_generation(generation)?;
+        if let Err(stop) = self.attestor.advance(generation, keeper.sealed.as_ref()) {
+            let failure = stop.failure();
+            tracing::warn!(
+                code = failure.code,
+                what = failure.actual,
+                "the key service did not hear of the stop"
+            );
+        }
+        Ok(generation)
+    }
+}
