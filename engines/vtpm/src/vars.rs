@@ -104,6 +104,7 @@ impl VarStore {
         let shim_variables = self.variables.iter().filter(|variable| variable.guid == SHIM);
         LoaderVars {
             entry_one_shot: text("LoaderEntryOneShot"),
+            entry_preferred: text("LoaderEntryPreferred"),
             entry_default: text("LoaderEntryDefault"),
             entry_last_booted: text("LoaderEntryLastBooted"),
             sbat_policy: self.get(&SHIM, "SbatPolicy").and_then(|variable| variable.data.first().copied()),
@@ -144,11 +145,13 @@ pub struct SecureBootState {
 pub struct LoaderVars {
     /// `LoaderEntryOneShot`: the entry of the next boot only.
     pub entry_one_shot: Option<String>,
+    /// `LoaderEntryPreferred` of newer systemd-boot.
+    pub entry_preferred: Option<String>,
     /// `LoaderEntryDefault`.
     pub entry_default: Option<String>,
     /// `LoaderEntryLastBooted`, meant by `@saved`.
     pub entry_last_booted: Option<String>,
-    /// shim's `SbatPolicy`: 1 latest, 2 automatic, 3 delete.
+    /// shim's `SbatPolicy`: 1 latest, 2 automatic, 3 reset.
     pub sbat_policy: Option<u8>,
     /// Names of shim's stored variables `Mok...` (own keys, pending requests, switched-off verification).
     pub mok_variables: Vec<String>,

@@ -51,6 +51,9 @@ pub struct PcrExtend {
     pub sha256: Option<Digest>,
 }
 
+/// A hierarchy and its new password; `None` when the password is encrypted.
+pub type HierarchyPassword<'a> = (u32, Option<&'a [u8]>);
+
 /// `NV_Read`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NvRead {
@@ -128,7 +131,7 @@ impl<'a> Incoming<'a> {
     ///
     /// # Errors
     /// [`CommandError`] for a truncated command.
-    pub fn hierarchy_change_auth(&self) -> Result<Option<(u32, Option<&'a [u8]>)>, CommandError> {
+    pub fn hierarchy_change_auth(&self) -> Result<Option<HierarchyPassword<'a>>, CommandError> {
         if self.code != code::HIERARCHY_CHANGE_AUTH {
             return Ok(None);
         }

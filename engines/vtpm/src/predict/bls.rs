@@ -164,6 +164,9 @@ pub(super) fn default_entry<D: Read + Seek>(
     esp: &Esp<'_, D>,
     vars: &LoaderVars,
 ) -> Result<BootEntry, PredictError> {
+    if vars.entry_preferred.is_some() {
+        return Err(unsupported("the variable LoaderEntryPreferred is set"));
+    }
     let entries = entries(esp)?;
     let config = esp.read(LOADER_CONF)?.map(|content| text(&content, LOADER_CONF)).transpose()?;
     let configured = configured_default(config.as_deref().unwrap_or_default())?;
@@ -199,24 +202,40 @@ fn configured_default(config: &str) -> Result<Option<String>, PredictError> {
 
 /// systemd-boot's `efi_fnmatch`: `*`, `?`, `[a-z]` and `\` as escape, over ASCII text.
 fn matches(pattern: &str, text: &str) -> bool {
-    matches_bytes(pattern.as_bytes(), text.as_bytes(), 64)
+    let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
+    // Where to go on when what follows the last star does not fit: behind the star, one byte later.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some(behind) = pattern.strip_prefix(b"*") {
+            pattern = behind;
+            retry = Some((behind, text));
+            continue;
+        }
+        let step = match text.split_first() {
+            None if pattern.is_empty() => return true,
+            None => return false,
+            Some((byte, rest)) => one(pattern, *byte).map(|behind| (behind, rest)),
+        };
+        match (step, retry) {
+            (Some(next), _) => (pattern, text) = next,
+            (None, Some((behind, [_, later @ ..]))) => {
+                (pattern, text) = (behind, later);
+                retry = Some((behind, later));
+            }
+            (None, _) => return false,
+        }
+    }
 }
 
-fn matches_bytes(pattern: &[u8], text: &[u8], depth: u8) -> bool {
-    let Some((head, pattern)) = pattern.split_first() else { return text.is_empty() };
-    let tail = text.get(1..).unwrap_or_default();
-    match (head, text.first(), pattern) {
-        (b'*', _, _) if depth == 0 => false,
-        (b'*', _, _) => (0..=text.len())
-            .any(|skip| matches_bytes(pattern, text.get(skip..).unwrap_or_default(), depth - 1)),
-        (_, None, _) => false,
-        (b'?', Some(_), _) => matches_bytes(pattern, tail, depth),
-        (b'[', Some(byte), _) => match class(pattern, *byte) {
-            Some((true, rest)) => matches_bytes(rest, tail, depth),
-            _ => false,
-        },
-        (b'\\', Some(byte), [escaped, rest @ ..]) => escaped == byte && matches_bytes(rest, tail, depth),
-        (head, Some(byte), _) => head == byte && matches_bytes(pattern, tail, depth),
+/// The pattern behind its first element, if that element accepts the byte.
+fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+    match pattern {
+        [b'?', rest @ ..] => Some(rest),
+        [b'[', rest @ ..] => class(rest, byte).and_then(|(inside, rest)| inside.then_some(rest)),
+        [b'\\', escaped, rest @ ..] if *escaped == byte => Some(rest),
+        [b'\\', ..] => None,
+        [literal, rest @ ..] if *literal == byte => Some(rest),
+        _ => None,
     }
 }
 
@@ -239,4 +258,67 @@ fn class(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
         }
     }
     Some((inside, rest.get(1..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_the_loader() {
+        for (pattern, text, expected) in [
+            ("debian-*.conf", "debian-6.12.conf", true),
+            ("debian-*.conf", "debian-999.efi", false),
+            ("*", "", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a[0-9]c", "a5c", true),
+            ("a[0-9]c", "axc", false),
+            ("a[]b]c", "a]c", true),
+            ("a[b", "ab", false),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn hostile_pattern_ends() {
+        assert!(!matches(&"*a".repeat(30), &"a".repeat(29)));
+    }
+
+    #[test]
+    fn boot_counters_are_taken_off() {
+        assert_eq!(boot_counters("a+3.conf"), ("a.conf".into(), Some(3), 0));
+        assert_eq!(boot_counters("a+2-1.conf"), ("a.conf".into(), Some(2), 1));
+        assert_eq!(boot_counters("6.12+deb13-cloud.conf"), ("6.12+deb13-cloud.conf".into(), None, 0));
+    }
+
+    #[test]
+    fn entry_lines_are_read_as_by_the_loader() {
+        let text =
+            "  title \"A\"\r\n#linux /no\nlinux\t/a//b\noptions one\noptions  \"two three\" \ninitrd \\c\n";
+        let entry = parse_entry("x.conf", text).unwrap();
+        assert_eq!(entry.linux.as_deref(), Some("/a/b"));
+        assert_eq!(entry.options, "one two three");
+        assert_eq!(entry.initrds, ["/c"]);
+    }
+
+    #[test]
+    fn path_out_of_the_partition_is_refused() {
+        assert!(parse_entry("x.conf", "linux /a/../b\n").is_err());
+        assert!(parse_entry("x.conf", "linux a\n").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_never_panics(text in "[ -~\n\t]{0,200}", pattern in "[a-c*?\\[\\]\\\\-]{0,10}", id in "[a-c]{0,8}") {
+            let _ = parse_entry("x.conf", &text);
+            let _ = configured_default(&text);
+            let _ = matches(&pattern, &id);
+        }
+    }
 }

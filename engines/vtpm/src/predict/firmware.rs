@@ -14,7 +14,7 @@ use crate::pcr::sha256;
 use crate::vars::SecureBootState;
 
 const SEPARATOR: [u8; 4] = [0; 4];
-/// What shim falls back to when its policy variable says "delete" and Secure Boot is off.
+/// The level that shim sets while Secure Boot is off.
 const SBAT_ORIGINAL: &[u8] = b"sbat,1,2021030218\n";
 
 /// UEFI_VARIABLE_DATA: what is hashed of a variable.
@@ -228,7 +228,8 @@ fn signature_list(certificate: &[u8]) -> Vec<u8> {
     [CERT_X509.as_bytes(), &words.concat()[..], SHIM.as_bytes(), certificate].concat()
 }
 
-/// The revocation level that shim will have set when it measures it: the stored one, unless its own is newer.
+/// The revocation level that shim will have set when it measures it (shim, `set_sbat_uefi_variable`): its own or the
+/// stored one, whichever is newer; with Secure Boot off the original one, unless a policy was asked for.
 fn sbat_level<D: Read + Seek>(shim: &Image, context: &Context<'_, D>) -> Result<Vec<u8>, PredictError> {
     let malformed = || unsupported(format!("{} has no readable .sbatlevel", shim.path));
     let pe = shim.pe()?;
@@ -237,20 +238,22 @@ fn sbat_level<D: Read + Seek>(shim: &Image, context: &Context<'_, D>) -> Result<
         let at = size(le32_at(section, offset)?).checked_add(4)?;
         section.get(at..)?.split(|byte| *byte == 0).next().filter(|text| !text.is_empty())
     };
-    let own = match context.loader_vars.sbat_policy {
-        Some(1) => text(8).ok_or_else(malformed)?,
-        Some(3) if !context.secure_boot.secure_boot => return Ok(SBAT_ORIGINAL.to_vec()),
-        None | Some(2 | 3) => text(4).ok_or_else(malformed)?,
-        Some(policy) => return Err(unsupported(format!("shim's SbatPolicy is {policy}"))),
+    let own = match (context.loader_vars.sbat_policy, context.secure_boot.secure_boot) {
+        (Some(1), _) => text(8).ok_or_else(malformed)?,
+        (Some(2), _) | (None | Some(3), true) => text(4).ok_or_else(malformed)?,
+        (None | Some(3), false) => return Ok(SBAT_ORIGINAL.to_vec()),
+        (Some(policy), _) => return Err(unsupported(format!("shim's SbatPolicy is {policy}"))),
     };
     match &context.sbat_level {
-        Some(stored) if sbat_date(stored) >= sbat_date(own) => Ok(stored.clone()),
+        Some(stored) if sbat_age(stored) >= sbat_age(own) => Ok(stored.clone()),
         _ => Ok(own.to_vec()),
     }
 }
 
-/// The date in `sbat,1,2025021800`.
-fn sbat_date(level: &[u8]) -> Option<u64> {
+/// Version and date of `sbat,1,2025021800`; newer ones compare greater, what is not of this form is older than all.
+fn sbat_age(level: &[u8]) -> Option<(u64, u64)> {
     let text = std::str::from_utf8(level).ok()?;
-    text.lines().next()?.split(',').nth(2)?.trim_end_matches('\0').parse().ok()
+    let mut fields = text.lines().next()?.split(',').skip(1);
+    let mut number = || fields.next()?.trim_end_matches('\0').parse().ok();
+    Some((number()?, number()?))
 }

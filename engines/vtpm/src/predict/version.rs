@@ -64,3 +64,60 @@ fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
 fn compare_text(a: &[u8], b: &[u8]) -> Ordering {
     a.cmp(b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+
+    /// The examples of the Version Format Specification (UAPI.10).
+    #[test]
+    fn examples_of_the_specification() {
+        for example in [
+            "11 = 11",
+            "systemd-123 = systemd-123",
+            "bar-123 < foo-123",
+            "123a > 123",
+            "123.a > 123",
+            "123.a < 123.b",
+            "123a > 123.a",
+            "11α = 11β",
+            "A < a",
+            " < 0",
+            "0. > 0",
+            "0.0 > 0",
+            "0 > ~",
+            " > ~",
+            "1_ = 1",
+            "_1 = 1",
+            "1_ < 1.2",
+            "1_2_3 > 1.3.3",
+            "1+ = 1",
+            "+1 = 1",
+            "1+ < 1.2",
+            "1+2+3 > 1.3.3",
+            "6.12.9 < 6.12.10",
+            "6.12~rc1 < 6.12",
+            "6.12-1 > 6.12",
+            "6.12-1 < 6.12.1",
+            "6.12^1 > 6.12",
+            "010 = 10",
+        ] {
+            let (a, rest) = example.split_once(' ').unwrap();
+            let (order, b) = rest.split_once(' ').unwrap();
+            let seen = match compare(a, b) {
+                std::cmp::Ordering::Less => "<",
+                std::cmp::Ordering::Equal => "=",
+                std::cmp::Ordering::Greater => ">",
+            };
+            assert_eq!(seen, order, "{example}");
+            assert_eq!(compare(b, a), compare(a, b).reverse(), "{example}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn comparison_ends_and_is_antisymmetric(a in "[0-9a-z~^.+_-]{0,12}", b in "[0-9a-z~^.+_-]{0,12}") {
+            assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
+        }
+    }
+}

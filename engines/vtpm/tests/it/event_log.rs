@@ -1,0 +1,117 @@
+//! The TCG event log: replay, and logs that are cut or forged.
+
+use vtpm::event_log::{EV_NO_ACTION, EventLogError, parse};
+use vtpm::pcr::sha256;
+
+fn spec_id(algorithms: &[(u16, u16)]) -> Vec<u8> {
+    let mut data = b"Spec ID Event03\0".to_vec();
+    data.extend_from_slice(&[0, 0, 0, 0, 0, 2, 0, 2]);
+    data.extend_from_slice(&u32::try_from(algorithms.len()).unwrap().to_le_bytes());
+    for (algorithm, size) in algorithms {
+        data.extend_from_slice(&algorithm.to_le_bytes());
+        data.extend_from_slice(&size.to_le_bytes());
+    }
+    data.push(0);
+    let mut out = vec![0; 4];
+    out.extend_from_slice(&EV_NO_ACTION.to_le_bytes());
+    out.extend_from_slice(&[0; 20]);
+    out.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
+    out.extend_from_slice(&data);
+    out
+}
+
+fn event(pcr: u32, kind: u32, digests: &[(u16, &[u8])], data: &[u8]) -> Vec<u8> {
+    let mut out = [pcr, kind, u32::try_from(digests.len()).unwrap()].map(u32::to_le_bytes).concat();
+    for (algorithm, digest) in digests {
+        out.extend_from_slice(&algorithm.to_le_bytes());
+        out.extend_from_slice(digest);
+    }
+    out.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
+    out.extend_from_slice(data);
+    out
+}
+
+fn good() -> Vec<u8> {
+    [
+        spec_id(&[(4, 20), (0xB, 32)]),
+        event(4, 5, &[(4, &[1; 20]), (0xB, &sha256(b"a"))], b"a"),
+        event(0, EV_NO_ACTION, &[(4, &[0; 20]), (0xB, &[0; 32])], b"StartupLocality"),
+        event(4, 4, &[(4, &[2; 20]), (0xB, &sha256(b"b"))], b"b"),
+    ]
+    .concat()
+}
+
+#[test]
+fn log_replays_to_the_pcr_values() {
+    let log = parse(&good()).unwrap();
+    assert_eq!(log.events.len(), 2);
+    let once = sha256(&[[0; 32], sha256(b"a")].concat());
+    let twice = sha256(&[once, sha256(b"b")].concat());
+    let bank = log.replay();
+    assert_eq!(bank.value(4), Some(&twice));
+    assert_eq!(bank.0.len(), 1);
+}
+
+#[test]
+fn log_cut_off_anywhere_is_refused_or_shorter_by_whole_events() {
+    let good = good();
+    let whole = [spec_id(&[(4, 20), (0xB, 32)]).len()];
+    let mut ends = whole.to_vec();
+    for data in ["a", "StartupLocality", "b"] {
+        ends.push(ends.last().unwrap() + 12 + 22 + 34 + 4 + data.len());
+    }
+    for cut in 0..good.len() {
+        assert_eq!(parse(&good[..cut]).is_ok(), ends.contains(&cut), "cut at {cut}");
+    }
+}
+
+#[test]
+fn sixteen_zero_bytes_are_no_log() {
+    assert_eq!(parse(&[0; 16]), Err(EventLogError::SpecId("truncated")));
+    assert_eq!(parse(&[]), Err(EventLogError::SpecId("truncated")));
+}
+
+#[test]
+fn log_without_its_header_event_is_refused() {
+    let headless = good()[spec_id(&[(4, 20), (0xB, 32)]).len()..].to_vec();
+    assert!(matches!(parse(&headless), Err(EventLogError::SpecId(_))));
+}
+
+#[test]
+fn header_that_lies_about_a_digest_size_is_refused() {
+    assert_eq!(parse(&spec_id(&[(0xB, 20)])), Err(EventLogError::SpecId("digest size")));
+    assert_eq!(parse(&spec_id(&[(4, 20)])), Err(EventLogError::SpecId("no sha-256 bank")));
+}
+
+#[test]
+fn digest_of_an_algorithm_that_the_header_does_not_list_is_refused() {
+    let log = [spec_id(&[(0xB, 32)]), event(4, 5, &[(0xC, &[0; 48])], b"")].concat();
+    assert_eq!(parse(&log), Err(EventLogError::Algorithm { event: 1, algorithm: 0xC }));
+}
+
+#[test]
+fn event_that_hides_from_the_sha256_bank_is_refused() {
+    let log = [spec_id(&[(4, 20), (0xB, 32)]), event(4, 5, &[(4, &[1; 20])], b"")].concat();
+    assert_eq!(parse(&log), Err(EventLogError::Digest(1)));
+    let log =
+        [spec_id(&[(4, 20), (0xB, 32)]), event(4, 5, &[(0xB, &[1; 32]), (0xB, &[2; 32])], b"")].concat();
+    assert_eq!(parse(&log), Err(EventLogError::Digest(1)));
+}
+
+#[test]
+fn pcr_that_does_not_exist_is_refused() {
+    let log = [spec_id(&[(0xB, 32)]), event(24, 5, &[(0xB, &[0; 32])], b"")].concat();
+    assert_eq!(parse(&log), Err(EventLogError::Impossible(1)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn damaged_logs_never_panic(at in 0usize..200, byte in proptest::num::u8::ANY, cut in 0usize..200) {
+        let mut log = good();
+        log[at] = byte;
+        log.truncate(log.len() - cut);
+        if let Ok(log) = parse(&log) {
+            let _ = log.replay();
+        }
+    }
+}
