@@ -217,6 +217,11 @@ impl<S: Storage> BootRegion<S> {
         self.slots.free.extend(released);
     }
 
+    /// Reads and checks every stored chunk, so that tampering is found before a guest runs into it.
+    pub fn verify(&self) -> Result<(), BootRegionError> {
+        (0..self.table.len()).try_for_each(|index| self.read_chunk(index).map(drop))
+    }
+
     /// The region as a stream at disk offsets, for the predictor: reading the data segment is an error.
     pub fn reader(&mut self) -> RegionReader<'_, S> {
         RegionReader::new(self)

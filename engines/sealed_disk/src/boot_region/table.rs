@@ -39,6 +39,11 @@ impl Table {
         Ok(Self { spans, entries: vec![Entry::Zeros; count] })
     }
 
+    /// Number of chunks.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.entries.len()).expect("the count was checked")
+    }
+
     pub(super) fn entry(&self, chunk: u32) -> &Entry {
         &self.entries[chunk as usize]
     }

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! A commit writes into free blocks, syncs, writes the header that is not in use, and syncs: after a crash either the
-//! old or the new state is there. What this cannot see is the host putting back a *whole* older state; the caller
-//! compares [`LockedState::generation`] with what the key service last released.
+//! old or the new state is there. What this cannot see is the host putting back a *whole* older state: of an older
+//! generation the caller learns from [`LockedState::generation`] and the key service; an older commit of the same
+//! generation is what a power loss before the newer one would have left.
 
 use std::collections::BTreeMap;
 use std::fs::File;

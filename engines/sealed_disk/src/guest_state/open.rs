@@ -1,6 +1,6 @@
 //! Reading a guest state: what it claims in clear, then everything with every check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
@@ -120,11 +120,11 @@ impl<S: Storage> LockedState<S> {
                 sealed: sealed.generation,
             });
         }
-        let others = files.iter().filter(|(number, _)| **number != MANIFEST);
+        let mut others = files.iter().filter(|(number, _)| **number != MANIFEST);
         if !others.clone().map(|(number, _)| number).eq(manifest.files.keys()) {
             return Err(StateError::Tampered { what: "list of files" });
         }
-        match others.into_iter().find(|(number, stored)| manifest.files[number] != stored.fingerprint) {
+        match others.find(|(number, stored)| manifest.files[number] != stored.fingerprint) {
             Some((&number, _)) => Err(StateError::Tampered { what: name_of(number).expect("opened above") }),
             None => Ok(()),
         }
@@ -148,15 +148,11 @@ fn newest_header<S: Storage>(storage: &S) -> Result<(u64, Header), StateError> {
 }
 
 fn check_overlaps(entries: &BTreeMap<u8, FileEntry>, file_table: u32) -> Result<(), StateError> {
-    let mut used = BTreeSet::from([file_table]);
-    for entry in entries.values() {
-        for block in entry.block..entry.block + entry.blocks {
-            if !used.insert(block) {
-                return Err(StateError::Tampered { what: "file table" });
-            }
-        }
-    }
-    Ok(())
+    let mut extents: Vec<(u32, u32)> = entries.values().map(|entry| (entry.block, entry.blocks)).collect();
+    extents.push((file_table, 1));
+    extents.sort_unstable();
+    let overlap = |pair: &[(u32, u32)]| u64::from(pair[0].0) + u64::from(pair[0].1) > u64::from(pair[1].0);
+    if extents.windows(2).any(overlap) { Err(StateError::Tampered { what: "file table" }) } else { Ok(()) }
 }
 
 fn read_file<S: Storage>(storage: &S, entry: &FileEntry) -> Result<Vec<u8>, StateError> {

@@ -120,9 +120,13 @@ impl<'a> Work<'a> {
         part: Range<u64>,
         worker: &mut Worker<'_>,
     ) -> Result<(), ProvisionError> {
-        let zeros = self.source.manifest.is_zeros(index);
         let sectors = cut(part.end - part.start) / SECTOR;
-        if zeros {
+        let first_block = (part.start - self.filesystem.start) / ext4::BLOCK_BYTES;
+        if self.source.manifest.is_zeros(index) {
+            if worker.all_free(first_block..first_block + sectors as u64)? {
+                worker.summary.skipped += (sectors * SECTOR) as u64;
+                return Ok(());
+            }
             worker.buffer.fill(0);
         } else {
             self.source.read(index, &mut worker.buffer)?;
@@ -131,10 +135,8 @@ impl<'a> Work<'a> {
         let mut run = 0..0;
         for sector in 0..sectors {
             let at = first + sector * SECTOR;
-            let keep = !is_zero(&worker.buffer[at..at + SECTOR]) || {
-                let block = (part.start - self.filesystem.start) / ext4::BLOCK_BYTES + sector as u64;
-                !worker.is_free(block)?
-            };
+            let keep =
+                !is_zero(&worker.buffer[at..at + SECTOR]) || !worker.is_free(first_block + sector as u64)?;
             if keep {
                 run.end = sector + 1;
             } else {
@@ -172,6 +174,15 @@ impl<'a> Work<'a> {
 }
 
 impl Worker<'_> {
+    fn all_free(&mut self, blocks: Range<u64>) -> Result<bool, ProvisionError> {
+        for block in blocks {
+            if !self.is_free(block)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn is_free(&mut self, block: u64) -> Result<bool, ProvisionError> {
         match &mut self.free {
             Some(free) => free.is_free(block, &mut self.metadata),

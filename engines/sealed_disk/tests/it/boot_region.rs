@@ -4,6 +4,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 
 use proptest::prelude::*;
 use sealed_disk::boot_region::{BootRegion, BootRegionError, CHUNK_BYTES, Spans};
+use sealed_disk::luks2;
 use sealed_disk::secret::Secret;
 use uuid::Uuid;
 
@@ -50,6 +51,7 @@ fn what_was_written_is_read_across_chunks_and_spans() {
     region.write_at(SPANS.disk - 4, b"last").unwrap();
     let table = commit(&mut region);
     let mut back = open(disk.durable(), &table);
+    back.verify().unwrap();
     assert_eq!(whole(&mut back).unwrap(), whole(&mut region).unwrap());
     let mut bytes = [0; 6];
     back.read_at(CHUNK - 3, &mut bytes).unwrap();
@@ -136,6 +138,33 @@ fn attack_a_changed_byte_is_refused() {
         let error = whole(&mut open(bytes, &table)).unwrap_err();
         assert!(matches!(error, BootRegionError::Tampered { offset } if offset == 2 * CHUNK), "{error}");
     }
+}
+
+/// The LUKS2 header is checked, then the host puts a null cipher into the file before the guest reads: the guest gets the
+/// bytes that were checked, or nothing.
+#[test]
+fn attack_a_header_changed_between_check_and_use_has_no_effect() {
+    let key = sealed_disk::secret::VolumeKey::random();
+    let keyslots = vec![sealed_disk::secret::Passphrase::from_text("a".into())];
+    let (uuid, sector_size) = (VM, luks2::SectorSize::B4096);
+    let header =
+        luks2::Format { uuid, volume_key: &key, keyslots, tokens: vec![], sector_size }.write().unwrap();
+    let (disk, mut region) = create();
+    region.write_at(CHUNK, &header).unwrap();
+    let table = commit(&mut region);
+    let mut running = BootRegion::open(disk.clone(), VM, &self::key(), &table).unwrap();
+    let mut checked = vec![0; header.len()];
+    running.read_at(CHUNK, &mut checked).unwrap();
+    luks2::check(&checked).unwrap();
+    disk.tamper(0, &vec![0x11; disk.durable().len()]);
+    let mut used = vec![0; header.len()];
+    running.read_at(CHUNK, &mut used).unwrap();
+    assert!(used == checked);
+    let mut restarted = BootRegion::open(disk, VM, &self::key(), &table).unwrap();
+    let error = restarted.read_at(CHUNK, &mut used).unwrap_err();
+    assert!(matches!(error, BootRegionError::Tampered { offset } if offset == CHUNK), "{error}");
+    assert!(matches!(restarted.verify(), Err(BootRegionError::Tampered { .. })));
+    assert!(running.verify().is_err(), "verify reads the file, not the cache");
 }
 
 #[test]

@@ -31,6 +31,13 @@ impl CrashDisk {
         Self(Arc::new(Mutex::new(Inner { durable: bytes.clone(), seen: bytes, ..Inner::default() })))
     }
 
+    /// What the host does: changes bytes behind the reader's back.
+    pub fn tamper(&self, offset: usize, bytes: &[u8]) {
+        let mut inner = self.0.lock().unwrap();
+        inner.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
+        inner.durable = inner.seen.clone();
+    }
+
     /// Lets `operations` more succeed, then fails all.
     pub fn crash_after(&self, operations: usize) {
         self.0.lock().unwrap().left = Some(operations);

@@ -67,7 +67,7 @@ impl Fixture {
     }
 
     fn usual() -> Option<Self> {
-        Self::new(200 * MIB, 16 * MIB, &[])
+        Self::new(96 * MIB, 16 * MIB, &[])
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -202,9 +202,9 @@ impl Made {
 fn the_layout_of_an_image_is_found() {
     let Some(fixture) = Fixture::usual() else { return };
     let layout = Layout::discover(&fixture.image()).unwrap();
-    assert_eq!((layout.esp, layout.root, layout.filesystem_bytes), (1, 2, 200 * MIB));
+    assert_eq!((layout.esp, layout.root, layout.filesystem_bytes), (1, 2, 96 * MIB));
     assert_eq!((layout.esp().start, layout.esp().bytes, layout.esp().type_guid), (MIB, ESP_BYTES, ESP_TYPE));
-    assert_eq!((layout.root().start, layout.root().bytes), (ROOT_START, 216 * MIB));
+    assert_eq!((layout.root().start, layout.root().bytes), (ROOT_START, 112 * MIB));
     assert_eq!((layout.root().type_guid, layout.root().name.as_str()), (ROOT_TYPE, "root"));
 }
 
@@ -226,7 +226,7 @@ fn a_manifest_is_what_was_written() {
         ("\"root\":2", "\"root\":3", "root partition"),
         ("\"esp\":1", "\"esp\":7", "EFI system partition"),
         ("\"chunks\":[", "\"chunks\":[\"00\",", "SHA-256"),
-        ("\"filesystemBytes\":209715200", "\"filesystemBytes\":309715200", "cannot be"),
+        ("\"filesystemBytes\":100663296", "\"filesystemBytes\":309715200", "cannot be"),
         ("\"name\":\"test\"", "\"name\":\"test\",\"own\":1", "unknown field `own`"),
     ] {
         let changed = text.replacen(from, to, 1);
@@ -268,7 +268,7 @@ fn the_encrypted_disk_holds_the_image() {
         }
     }
     assert_eq!(made.summary, Summary { written: fixture.filesystem - skipped, skipped });
-    assert!(skipped > 100 * MIB, "most of the file system is free");
+    assert!(skipped > 40 * MIB, "most of the file system is free");
 }
 
 /// What `dumpe2fs` calls free.
@@ -335,7 +335,7 @@ fn a_larger_disk_has_a_larger_root_partition() {
     let info = tools::must(&sgdisk, &["-i2", whole.to_str().unwrap()]);
     let last = (made.layout.data_end / 512 - 1).to_string();
     assert!(info.contains(&format!("Last sector: {last} ")), "{info}");
-    assert_eq!(made.layout.data_end, (ROOT_START + 216 * MIB + MIB + 300 * MIB) / MIB * MIB - MIB);
+    assert_eq!(made.layout.data_end, (ROOT_START + 112 * MIB + MIB + 300 * MIB) / MIB * MIB - MIB);
     assert_eq!(std::fs::metadata(&whole).unwrap().len(), made.layout.disk_bytes);
     assert_eq!(
         Layout::discover(&File::open(&whole).unwrap()).err().map(|error| error.to_string()).as_deref(),
