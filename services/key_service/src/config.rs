@@ -219,3 +219,73 @@ fn source(
 fn value(key: &str, problem: &'static str) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), problem }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+listen = "127.0.0.1:8445"
+public_url = "https://keys.vault.casemate.test:8445/"
+data_dir = "/data"
+tls_certificate = "/tls.pem"
+tls_key = "/tls.key"
+[master_key]
+file = "/master.key"
+[callers]
+issuer = "https://login.casemate.test/tenant/"
+audience = "https://vault.casemate.test:8445"
+authorization = "https://login.casemate.test/tenant"
+jwks_url = "https://login.casemate.test/common/discovery/keys"
+ca = "/ca.pem"
+[[authority]]
+issuer = "https://attest.casemate.test:8444/"
+ca = "/ca.pem"
+"#;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path()).map_err(|error| match &error {
+            ConfigError::Parse { source, .. } => source.message().to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    #[test]
+    fn the_example_loads_with_its_defaults() {
+        let config = load(EXAMPLE).unwrap();
+        assert!(!config.allow_development_roots && !config.master_key.create);
+        assert_eq!(config.base_url(), "https://keys.vault.casemate.test:8445");
+        assert_eq!(config.host().unwrap(), "keys.vault.casemate.test");
+        let url = Url::parse("https://attest.casemate.test:8444/certs").unwrap();
+        assert_eq!(config.authority[0].source().unwrap(), JwksSource::Url { url, ca: "/ca.pem".into() });
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_key() {
+        let cases = [
+            ("data_dir = \"/data\"", "data_dir = \"data\"", "`data_dir`: the path must be absolute"),
+            ("https://keys.", "http://keys.", "`public_url`: expected https://host[:port]"),
+            ("8445/\"", "8445/vault\"", "`public_url`: expected https://host[:port]"),
+            ("listen = \"127.0.0.1:8445\"", "", "missing field `listen`"),
+            ("[master_key]", "allow = true\n[master_key]", "unknown field `allow`"),
+            ("[callers]", "mode = 1\n[callers]", "unknown field `mode`"),
+            ("keys\"\nca = \"/ca.pem\"", "keys\"", "`callers.ca`: needed to trust `jwks_url`"),
+            ("jwks_url = \"https", "jwks_url = \"http", "`callers.jwks_url`: expected https"),
+            ("/tenant\"\n", "/te\\\"nant\"\n", "`callers.authorization`: expected a URL"),
+            ("[[authority]]", "[[others]]", "unknown field `others`"),
+        ];
+        for (old, new, expected) in cases {
+            let error = load(&EXAMPLE.replace(old, new)).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let both =
+            EXAMPLE.replace("[[authority]]", "[[authority]]\njwks_file = \"/f\"\njwks_url = \"https://a\"");
+        assert!(load(&both).unwrap_err().starts_with("`authority.jwks_file`: give either"));
+        let none = EXAMPLE.replace("jwks_url = \"https://login.casemate.test/common/discovery/keys\"\n", "");
+        assert!(load(&none).unwrap_err().starts_with("`callers.jwks_url`: either"));
+        let no_authority = EXAMPLE.split("[[authority]]").next().unwrap();
+        assert!(load(no_authority).unwrap_err().starts_with("missing field `authority`"));
+    }
+}

@@ -43,3 +43,52 @@ pub fn stateless() -> Refusal {
     let expected = "the guest state's VM and generation";
     refusal("GuestStateMissing", "x-ms-runtime.guest-state", expected, "missing", rule, remedy)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn code(last: Option<u64>, generation: u64) -> Option<String> {
+        let state = GuestState { vm_id: "VM".to_owned(), generation };
+        check(last, &state).err().map(|denial| denial.code)
+    }
+
+    #[test]
+    fn the_same_or_the_next_generation_passes() {
+        let cases = [
+            (None, 0, None),
+            (None, 1, None),
+            (None, 2, Some("GenerationAhead")),
+            (None, u64::MAX, Some("GenerationAhead")),
+            (Some(0), 0, None),
+            (Some(0), 1, None),
+            (Some(0), 2, Some("GenerationAhead")),
+            (Some(7), 0, Some("RollbackRefused")),
+            (Some(7), 6, Some("RollbackRefused")),
+            (Some(7), 7, None),
+            (Some(7), 8, None),
+            (Some(7), 9, Some("GenerationAhead")),
+            (Some(u64::MAX), u64::MAX, None),
+            (Some(u64::MAX), u64::MAX - 1, Some("RollbackRefused")),
+        ];
+        for (last, generation, expected) in cases {
+            assert_eq!(code(last, generation).as_deref(), expected, "{generation} after {last:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_presented_the_generation_moves_by_single_steps(presented in prop::collection::vec(0..8_u64, 0..64)) {
+            let mut last: Option<u64> = None;
+            for generation in presented {
+                if code(last, generation).is_none() {
+                    prop_assert!(generation <= last.map_or(1, |last| last + 1));
+                    prop_assert!(last.is_none_or(|last| generation >= last));
+                    last = Some(generation);
+                }
+            }
+        }
+    }
+}

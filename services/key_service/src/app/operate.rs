@@ -1,6 +1,5 @@
 //! `wrapkey` and `unwrapkey`.
 
-use crate::refusal::{Refusal, refusal};
 use public_api::decision_log::Decision;
 use public_api::keys::{KeyOperationParameters, KeyOperationResult};
 use serde_json::json;
@@ -8,6 +7,7 @@ use serde_json::json;
 use super::keys::KeyRef;
 use super::{AppError, AppState};
 use crate::crypto::rsa::{self, PublicParts, RsaError, WrapAlgorithm};
+use crate::refusal::{Refusal, refusal};
 use crate::store::decisions;
 use crate::store::keys::KeyRecord;
 use crate::token::caller::Caller;

@@ -7,7 +7,6 @@
 //!
 //! Nothing leaves before the transaction is on the disk, and the transaction alone decides on replays and rollbacks.
 
-use crate::refusal::{Refusal, refusal};
 use policy::release::{ReleaseDecision, ReleasePolicy, ReleaseRefusal};
 use public_api::attestation::CLAIM_TRUST_ROOT;
 use public_api::decision_log::Decision;
@@ -23,6 +22,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::keys::KeyRef;
 use super::{AppError, AppState, generation, operate};
 use crate::crypto::wrap::{self, TargetKey};
+use crate::refusal::{Refusal, refusal};
 use crate::store::keys::{self, Among, KeyRecord};
 use crate::store::{Committed, StoreError, decisions, releases};
 use crate::token::caller::Caller;

@@ -1,6 +1,5 @@
 //! What the service holds while it runs, and how it is put together.
 
-use crate::refusal::Refusal;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use super::AppError;
 use crate::config::{Config, ConfigError};
 use crate::crypto::seal::{MasterKey, MasterKeyError};
 use crate::crypto::signer::{Signer, SignerError};
+use crate::refusal::Refusal;
 use crate::store::decisions::{self, Event};
 use crate::store::{Store, StoreError, meta};
 use crate::token::Issuer;

@@ -239,3 +239,86 @@ fn make(file: &Path) -> Result<Zeroizing<[u8; MASTER_KEY_LEN]>, MasterKeyError> 
     tracing::info!(file = %file.display(), "made a new master key; without it no stored key opens");
     Ok(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn master() -> MasterKey {
+        let folder = tempfile::tempdir().unwrap();
+        MasterKey::load(&folder.path().join("key"), true, None).unwrap()
+    }
+
+    fn private(bytes: &[u8]) -> PrivateKey {
+        PrivateKey::from_pkcs8(Zeroizing::new(bytes.to_vec()))
+    }
+
+    const BASE: Binding<'_> =
+        Binding { name: "a", version: "v", kty: "RSA-HSM", exportable: true, policy: Some((b"p", false)) };
+
+    #[test]
+    fn a_key_opens_under_the_binding_that_it_was_sealed_to_and_no_other() {
+        let master = master();
+        let sealed = master.seal(&private(b"secret"), &BASE.bytes());
+        assert!(master.open(&sealed, &BASE.bytes()).unwrap().pkcs8() == b"secret");
+        let others = [
+            Binding { name: "b", ..BASE },
+            Binding { version: "w", ..BASE },
+            Binding { kty: "RSA", ..BASE },
+            Binding { exportable: false, ..BASE },
+            Binding { policy: None, ..BASE },
+            Binding { policy: Some((b"", false)), ..BASE },
+            Binding { policy: Some((b"q", false)), ..BASE },
+            Binding { policy: Some((b"p", true)), ..BASE },
+            Binding { name: "av", version: "", ..BASE },
+        ];
+        for other in others {
+            assert!(master.open(&sealed, &other.bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn another_master_key_opens_nothing_and_has_another_id() {
+        let (one, two) = (master(), master());
+        assert_ne!(one.id(), two.id());
+        let sealed = one.seal(&private(b"secret"), b"");
+        assert!(two.open(&sealed, b"").is_err());
+    }
+
+    #[test]
+    fn the_same_key_is_never_sealed_to_the_same_bytes() {
+        let master = master();
+        let sealed = || master.seal(&private(b"secret"), b"").as_bytes().to_vec();
+        assert_ne!(sealed(), sealed());
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_a_sealed_key_opens(secret: Vec<u8>, at: prop::sample::Index, bit in 0..8_u8) {
+            let master = master();
+            let mut bytes = master.seal(&private(&secret), b"binding").as_bytes().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(master.open(&Sealed::from_bytes(bytes), b"binding").is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes: Vec<u8>) {
+            prop_assert!(master().open(&Sealed::from_bytes(bytes), b"").is_err());
+        }
+
+        #[test]
+        fn different_keys_have_different_bindings(
+            one in ("[a-c]{0,3}", "[a-c]{0,3}", prop::option::of(prop::collection::vec(0..3_u8, 0..3))),
+            two in ("[a-c]{0,3}", "[a-c]{0,3}", prop::option::of(prop::collection::vec(0..3_u8, 0..3))),
+        ) {
+            let bytes = |(name, version, policy): &(String, String, Option<Vec<u8>>)| {
+                let policy = policy.as_deref().map(|policy| (policy, false));
+                Binding { name, version, kty: "RSA", exportable: true, policy }.bytes()
+            };
+            prop_assert_eq!(one == two, bytes(&one) == bytes(&two));
+        }
+    }
+}

@@ -40,9 +40,10 @@ impl ApiVersion {
     /// Reads a version.
     pub fn parse(text: &str) -> Option<Self> {
         let plain = text.split_once("-preview").map_or(text, |(plain, _)| plain);
-        let releasable = match plain.strip_prefix("7.") {
-            Some(minor) => minor.parse::<u8>().ok()? >= 3,
-            None => plain == "2025-07-01" || (plain != "2016-10-01").then_some(false)?,
+        let releasable = match plain {
+            "7.0" | "7.1" | "7.2" | "2016-10-01" => false,
+            "7.3" | "7.4" | "7.5" | "7.6" | "2025-07-01" => true,
+            _ => return None,
         };
         Some(Self { text: text.to_owned(), releasable })
     }
@@ -138,4 +139,49 @@ fn unknown_members(bytes: &[u8]) -> Result<(), AppError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use public_api::keys::{KeyCreateParameters, KeyReleaseParameters, KeyUpdateParameters};
+
+    use super::*;
+
+    #[test]
+    fn versions_that_know_release() {
+        let releasable = |text: &str| ApiVersion::parse(text).map(|version| version.releasable);
+        for text in ["7.3", "7.4", "7.3-preview", "7.6-preview.2", "2025-07-01"] {
+            assert_eq!(releasable(text), Some(true), "{text}");
+        }
+        for text in ["7.0", "7.1", "7.2", "7.2-preview", "2016-10-01"] {
+            assert_eq!(releasable(text), Some(false), "{text}");
+        }
+        for text in ["", "7", "7.", "7.-1", "7.7", "7.300", "7.3.1", "8.0", "2025-07-02", "latest", " 7.3"] {
+            assert_eq!(releasable(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_version_is_read_or_refused(text: String) {
+            let _ = ApiVersion::parse(&text);
+        }
+
+        #[test]
+        fn any_body_is_read_or_refused(bytes: Vec<u8>) {
+            prop_assert!(parse::<KeyCreateParameters>(&bytes).is_err());
+            let _ = parse::<KeyReleaseParameters>(&bytes);
+            let _ = parse::<KeyUpdateParameters>(&bytes);
+        }
+
+        #[test]
+        fn any_json_like_body_is_read_or_refused(
+            text in r#"(\{|\}|\[|\]|"kty"|"attributes"|"release_policy"|"data"|"target"|"enabled"|:|,|1|true|null|"x"){0,24}"#
+        ) {
+            let _ = parse::<KeyCreateParameters>(text.as_bytes());
+            let _ = parse::<KeyReleaseParameters>(text.as_bytes());
+            let _ = parse::<KeyUpdateParameters>(text.as_bytes());
+        }
+    }
 }

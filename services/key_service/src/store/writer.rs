@@ -125,3 +125,96 @@ async fn transact(
     sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+    use super::*;
+
+    async fn connect(folder: &tempfile::TempDir) -> SqliteConnection {
+        let options = SqliteConnectOptions::new()
+            .filename(folder.path().join("db"))
+            .create_if_missing(true)
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+
+    async fn writer(folder: &tempfile::TempDir) -> Writer {
+        let mut connection = connect(folder).await;
+        sqlx::query("CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        Writer::start(connection)
+    }
+
+    async fn insert(connection: &mut SqliteConnection, number: i64) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO numbers VALUES (?)").bind(number).execute(connection).await?;
+        Ok(())
+    }
+
+    async fn numbers(folder: &tempfile::TempDir) -> Vec<i64> {
+        let mut connection = connect(folder).await;
+        sqlx::query_scalar("SELECT number FROM numbers ORDER BY number")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap()
+    }
+
+    /// Writes that share a transaction: the failing ones are undone, the others stay.
+    #[tokio::test]
+    async fn a_failing_write_undoes_itself_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Arc::new(writer(&folder).await);
+        let tasks: Vec<_> = (0..40_i64)
+            .map(|number| {
+                let writer = writer.clone();
+                tokio::spawn(async move {
+                    let work = writer.run(move |connection| {
+                        Box::pin(async move {
+                            insert(connection, number).await?;
+                            if number % 2 == 0 { Ok(number) } else { Err(StoreError::Corrupt("test")) }
+                        })
+                    });
+                    work.await.map(Committed::into_inner)
+                })
+            })
+            .collect();
+        for (number, task) in (0..40).zip(tasks) {
+            match task.await.unwrap() {
+                Ok(written) => assert!(written == number && number % 2 == 0),
+                Err(error) => assert!(matches!(error, StoreError::Corrupt(_)) && number % 2 == 1),
+            }
+        }
+        assert_eq!(numbers(&folder).await, (0..40).step_by(2).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        writer.run(|connection| Box::pin(insert(connection, 7))).await.unwrap();
+        assert_eq!(numbers(&folder).await, [7]);
+    }
+
+    /// Nobody gets a `Committed` of a transaction that the database refused.
+    #[tokio::test]
+    async fn a_commit_that_fails_is_told_and_the_writer_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        let broken = writer.run(|connection| {
+            Box::pin(async move {
+                insert(connection, 1).await?;
+                // Ends the transaction under the writer's feet, so that its own statements fail.
+                sqlx::query("ROLLBACK").execute(connection).await?;
+                Ok(())
+            })
+        });
+        let error = broken.await.err().unwrap();
+        assert!(matches!(error, StoreError::Transaction(_)), "{error}");
+        writer.run(|connection| Box::pin(insert(connection, 2))).await.unwrap();
+        assert_eq!(numbers(&folder).await, [2]);
+    }
+}

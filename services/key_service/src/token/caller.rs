@@ -1,9 +1,9 @@
 //! Who calls: bearer tokens of the control plane, and what their roles permit.
 
-use crate::refusal::{Refusal, refusal};
 use serde_json::Value;
 
 use super::verify::{self, Issuer, TokenError, VerifiedToken, missing, shown};
+use crate::refusal::{Refusal, refusal};
 
 /// App roles that the vault knows (names of Azure's built-in roles).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Attestation tokens: what a release reads from them. Nothing is read before the signature holds.
 
-use crate::refusal::{Refusal, refusal};
 use public_api::attestation::{CLAIM_TRUST_ROOT, GuestStateClaim};
 use public_api::encoding::from_base64_any;
 use public_api::jwk::Jwk;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 use super::verify::{self, Issuer, TokenError, VerifiedToken, missing, shown};
 use crate::crypto::rsa::PublicParts;
 use crate::crypto::wrap::TargetKey;
+use crate::refusal::{Refusal, refusal};
 
 /// A token releases a key for this long after its issue, in seconds.
 pub const MAX_AGE: i64 = 600;

@@ -1,11 +1,11 @@
 //! Checking a token: algorithm, issuer, key, signature, times. Every failure is a [`Refusal`] that names its reason.
 
-use crate::refusal::{Refusal, refusal};
 use jsonwebtoken::{Algorithm, Validation};
 use serde_json::{Map, Value};
 
 use super::jwks::{Jwks, JwksError};
 use super::jws::{self, Unverified};
+use crate::refusal::{Refusal, refusal};
 
 /// How far the clocks of two machines may differ, in seconds.
 pub const CLOCK_SKEW: i64 = 60;

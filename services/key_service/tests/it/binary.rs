@@ -26,7 +26,7 @@ impl Drop for Service {
 }
 
 /// A CA and a leaf for `localhost`; returns the CA's PEM.
-fn certificates(dir: &Path) -> String {
+pub fn certificates(dir: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

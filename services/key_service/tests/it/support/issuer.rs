@@ -43,6 +43,10 @@ impl Issuer {
         Self { kid, key: KeyPair::generate(KeySize::Rsa2048).expect("random numbers") }
     }
 
+    pub fn from_pkcs8(kid: &'static str, pkcs8: &[u8]) -> Self {
+        Self { kid, key: KeyPair::from_pkcs8(pkcs8).expect("a private key") }
+    }
+
     pub fn jwk(&self) -> Value {
         let (n, e) = numbers(&self.key);
         json!({"kid": self.kid, "kty": "RSA", "use": "sig", "alg": "RS256", "n": n, "e": e})

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use key_service::app::AppState;
-use key_service::config::Config;
+use key_service::app::{AppState, StartError};
+use key_service::config::{Config, ConfigError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -98,19 +98,28 @@ jwks_file = "{dir}/attestation.json"
         )
     }
 
-    pub fn config(&self) -> Config {
+    /// The configuration after `change` of its text.
+    pub fn config(&self, change: impl Fn(String) -> String) -> Result<Config, ConfigError> {
         let file = self.dir.path().join("keys.toml");
-        std::fs::write(&file, self.config_text()).expect("the test's folder is writable");
-        Config::load(&file).expect("the test's configuration is valid")
+        std::fs::write(&file, change(self.config_text())).expect("the test's folder is writable");
+        Config::load(&file)
     }
 
-    pub async fn try_open(&self) -> Result<AppState, key_service::app::StartError> {
+    pub async fn try_open(&self) -> Result<AppState, StartError> {
+        self.try_open_with(&|text| text).await
+    }
+
+    async fn try_open_with(&self, change: &impl Fn(String) -> String) -> Result<AppState, StartError> {
         let clock = self.clock.clone();
-        AppState::open(&self.config(), Arc::new(move || clock.load(Ordering::SeqCst))).await
+        AppState::open(&self.config(change)?, Arc::new(move || clock.load(Ordering::SeqCst))).await
     }
 
     pub async fn open(self) -> Vault {
-        let state = Arc::new(self.try_open().await.expect("the vault opens"));
+        self.open_with(|text| text).await
+    }
+
+    pub async fn open_with(self, change: impl Fn(String) -> String) -> Vault {
+        let state = Arc::new(self.try_open_with(&change).await.expect("the vault opens"));
         Vault { app: key_service::http::app(state.clone()), state, folder: self }
     }
 }
