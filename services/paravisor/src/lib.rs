@@ -11,5 +11,6 @@ pub mod development_host;
 pub mod disk;
 pub mod failure;
 pub mod flow;
+pub mod inspect;
 pub mod nbd;
 pub mod tpm;

@@ -144,16 +144,20 @@ impl Attested {
 }
 
 fn boot_chain(prediction: &Prediction) -> BootChainClaim {
-    let loader = match prediction.loader {
-        Loader::SystemdBoot => "systemd-boot",
-        Loader::Grub => "grub",
-        Loader::Uki => "uki",
-    };
     BootChainClaim {
-        loader: loader.to_owned(),
+        loader: loader_name(prediction.loader).to_owned(),
         entry: prediction.entry.clone(),
         version: prediction.version.clone(),
         pcrs: prediction.pcrs.iter().map(|(pcr, value)| (*pcr, hex::encode(value))).collect(),
+    }
+}
+
+/// A loader's name in claims and manifests.
+pub fn loader_name(loader: Loader) -> &'static str {
+    match loader {
+        Loader::SystemdBoot => "systemd-boot",
+        Loader::Grub => "grub",
+        Loader::Uki => "uki",
     }
 }
 
