@@ -138,6 +138,17 @@ impl<'a, D: Read + Seek> Esp<'a, D> {
         Ok(Self { fs })
     }
 
+    /// The volume label of the boot sector.
+    pub fn volume_label(&self) -> String {
+        self.fs.volume_label()
+    }
+
+    /// The volume's serial number as `XXXX-XXXX`.
+    pub fn volume_id(&self) -> String {
+        let id = self.fs.volume_id();
+        format!("{:04X}-{:04X}", id >> 16, id & 0xFFFF)
+    }
+
     /// A whole file; `None` when there is no such file.
     ///
     /// # Errors

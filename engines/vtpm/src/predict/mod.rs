@@ -4,7 +4,7 @@
 //!
 //! What is not understood exactly is refused, with the reason; a guess would only move the failure into the guest's
 //! initramfs, where nobody reads it. Event models: shim 15.8 and later; systemd-boot 250 and later with Boot Loader
-//! Specification type #1 entries; Debian's GRUB 2.12; unified kernel images of systemd 254 and later; EDK2.
+//! Specification type #1 entries; Debian's GRUB 2.12; unified kernel images of systemd 257 and later; EDK2.
 //!
 //! PCRs 0 to 3 are the firmware's own and depend on the machine; nothing here predicts or needs them.
 
@@ -12,7 +12,9 @@ mod bls;
 mod chain;
 mod difference;
 mod firmware;
+mod grub;
 mod systemd_boot;
+mod uki;
 mod version;
 mod volume_key;
 
@@ -154,7 +156,8 @@ pub fn predict<D: Read + Seek>(inputs: Inputs<'_, D>) -> Result<Prediction, Pred
     let context = Context { table, esp, secure_boot, loader_vars, sbat_level };
     match chain.loader {
         Loader::SystemdBoot => systemd_boot::predict(&context, &chain),
-        Loader::Grub | Loader::Uki => Err(PredictError::Unsupported(format!("{:?} as loader", chain.loader))),
+        Loader::Grub => grub::predict(&context, &chain),
+        Loader::Uki => uki::predict(&context, &chain),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn predict<D: Read + Seek>(
     }
     let entry = bls::default_entry(&context.esp, &context.loader_vars)?;
     let kernel = Image::read(&context.esp, entry.linux.as_deref().ok_or(PredictError::NoEntry)?)?;
-    let release = kernel_release(&kernel)?;
+    let release = kernel_release(&kernel.data, &kernel.path)?;
     let options = load_options(&entry)?;
     let config = context.esp.read(LOADER_CONF)?;
 
@@ -92,14 +92,14 @@ fn initrd_digest<D: Read + Seek>(esp: &Esp<'_, D>, paths: &[String]) -> Result<D
 
 /// The release in a bzImage's set-up header (Linux, `Documentation/arch/x86/boot.rst`), when it is one whose stub is
 /// known to measure load options and initrd.
-pub(super) fn kernel_release(kernel: &Image) -> Result<String, PredictError> {
+pub(super) fn kernel_release(kernel: &[u8], path: &str) -> Result<String, PredictError> {
     let release = (|| {
-        (kernel.data.get(0x202..0x206)? == b"HdrS").then_some(())?;
-        let at = usize::from(le16_at(&kernel.data, 0x20E)?).checked_add(0x200)?;
-        let text = kernel.data.get(at..)?.split(|byte| *byte == 0 || *byte == b' ').next()?;
+        (kernel.get(0x202..0x206)? == b"HdrS").then_some(())?;
+        let at = usize::from(le16_at(kernel, 0x20E)?).checked_add(0x200)?;
+        let text = kernel.get(at..)?.split(|byte| *byte == 0 || *byte == b' ').next()?;
         std::str::from_utf8(text).ok().filter(|text| text.len() < 128).map(str::to_owned)
     })();
-    let release = release.ok_or_else(|| unsupported(format!("{} is no x86 linux kernel", kernel.path)))?;
+    let release = release.ok_or_else(|| unsupported(format!("{path} is no x86 linux kernel")))?;
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));

@@ -95,6 +95,11 @@ impl Machine {
         self
     }
 
+    /// A file in the root directory.
+    pub fn with_root(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.with(&format!("/{name}"), content)
+    }
+
     pub fn without(mut self, path: &str) -> Self {
         self.files.remove(path).unwrap();
         self
@@ -131,7 +136,7 @@ fn file_system(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     for (path, content) in files {
         let (directory, name) = path.rsplit_once('/').unwrap();
         let mut folder = volume.root_dir();
-        for part in directory.split('/') {
+        for part in directory.split('/').filter(|part| !part.is_empty()) {
             folder = folder.create_dir(part).unwrap();
         }
         folder.create_file(name).unwrap().write_all(content).unwrap();

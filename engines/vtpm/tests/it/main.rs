@@ -7,6 +7,7 @@ mod evidence;
 mod firmware_variables;
 mod fixture;
 mod image;
+mod other_loaders;
 mod real_image;
 mod signing;
 mod systemd_boot;

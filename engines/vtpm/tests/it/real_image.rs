@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use vtpm::predict::{Inputs, Loader, predict};
+use vtpm::predict::{Inputs, predict};
 use vtpm::vars::VarStore;
 
 const VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
@@ -21,7 +21,6 @@ fn image_that_was_built_is_predicted() {
     for event in &prediction.events {
         eprintln!("{:2} {} {}", event.pcr, hex::encode(event.digest), event.what);
     }
-    assert_eq!(prediction.loader, Loader::SystemdBoot);
     assert_eq!(prediction.seal_values().len(), 5);
     let Ok(expected) = std::env::var("CASEMATE_TEST_PCRS") else { return };
     for line in std::fs::read_to_string(expected).unwrap().lines() {
