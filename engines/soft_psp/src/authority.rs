@@ -9,7 +9,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use aws_lc_rs::{digest, hmac, rand};
-use snp::{Product, TcbBytes, TcbVersion};
+use snp::chain::der_to_pem;
+use snp::{CertChain, Crls, Product, TcbBytes, TcbVersion, TrustAnchors, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::certificates;
@@ -60,8 +61,10 @@ impl Authority {
     ///
     /// # Errors
     /// See [`AuthorityError`].
-    pub fn open(dir: &Path, product: Product, identity: Identity) -> Result<Self, AuthorityError> {
+    pub fn open(dir: &Path, identity: &Identity) -> Result<Self, AuthorityError> {
         fs::create_dir_all(dir).map_err(file(dir))?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(file(dir))?;
+        let (product, tcb) = (identity.product, identity.tcb);
         let seed = ensure(&dir.join("seed"), || random_bytes(48))?;
         let created = created(&dir.join("created"))?;
         let ark = rsa_key(&dir.join("ark.pk8"))?;
@@ -69,15 +72,33 @@ impl Authority {
         let name = |part: &str| dir.join(format!("{part}-{product}.der"));
         let ark_der = ensure(&name("ark"), || certificates::ark(product, &ark, created))?.to_vec();
         let ask_der = ensure(&name("ask"), || certificates::ask(product, &ask, &ark, created))?.to_vec();
-        let chip_id = chip_id(&seed, product);
-        let tcb = identity.tcb;
+        let chip_id = match &identity.chip_id {
+            Some(id) => padded(id),
+            None => chip_id(&seed, product),
+        };
         let mut authority =
             Self { product, tcb, seed, created, ark, ask, ark_der, ask_der, vcek_der: Vec::new(), chip_id };
-        let vcek = name(&format!("vcek-{}", tcb.encode(product)));
+        let chip = hex::encode(&chip_id[..8]);
+        let vcek = name(&format!("vcek-{chip}-{}", tcb.encode(product)));
         authority.vcek_der = ensure(&vcek, || authority.issue_vcek(tcb))?.to_vec();
+        authority.check(dir)?;
         let root = dir.join("root.pem");
-        fs::write(&root, pem(&authority.ark_der)).map_err(file(&root))?;
+        fs::write(&root, der_to_pem(&authority.ark_der)).map_err(file(&root))?;
         Ok(authority)
+    }
+
+    /// Whether keys and certificates belong together: those kept, and one made now.
+    fn check(&self, dir: &Path) -> Result<(), AuthorityError> {
+        let damaged = || AuthorityError::Damaged { path: dir.to_owned() };
+        let anchors = TrustAnchors::amd().with_development_root(&self.ark_der).map_err(|_| damaged())?;
+        let now = jiff::Timestamp::now().as_second();
+        let mut crls = Crls::default();
+        crls.add(&self.crl(now)?, &anchors).map_err(|_| damaged())?;
+        for leaf in [&self.vcek_der, &self.issue_vcek(self.tcb)?] {
+            let chain = CertChain::from_der(leaf, &self.ask_der, &self.ark_der).map_err(|_| damaged())?;
+            snp::verify_chain(&chain, &anchors, &crls, UnixTime(now)).map_err(|_| damaged())?;
+        }
+        Ok(())
     }
 
     /// The product that is played.
@@ -107,7 +128,7 @@ impl Authority {
 
     /// ASK then ARK, PEM.
     pub fn chain_pem(&self) -> String {
-        pem(&self.ask_der) + &pem(&self.ark_der)
+        der_to_pem(&self.ask_der) + &der_to_pem(&self.ark_der)
     }
 
     /// The chip's certificate for a TCB, DER. That of the platform's TCB is made once and kept.
@@ -126,7 +147,7 @@ impl Authority {
 
     /// VCEK, ASK, ARK, PEM.
     pub fn full_chain_pem(&self) -> String {
-        pem(&self.vcek_der) + &self.chain_pem()
+        der_to_pem(&self.vcek_der) + &self.chain_pem()
     }
 
     /// A revocation list as of `now` (Unix seconds), DER.
@@ -160,7 +181,8 @@ impl Authority {
     /// The chip's P-384 key for a TCB: the same at every start, another for every TCB.
     fn vcek_key(&self, tcb: TcbVersion) -> Result<EcdsaKeyPair, AuthorityError> {
         for attempt in 0..=u8::MAX {
-            let context = [self.product.name().as_bytes(), &tcb.encode(self.product).0, &[attempt]].concat();
+            let tcb = tcb.encode(self.product).0;
+            let context = [self.product.name().as_bytes(), &self.chip_id, &tcb, &[attempt]].concat();
             let scalar = self.derive("vcek", &context);
             if let Ok(key) = key_from_scalar(&scalar) {
                 return Ok(key);
@@ -188,9 +210,12 @@ fn derive(seed: &[u8], label: &str, context: &[u8]) -> Zeroizing<[u8; 48]> {
 /// The chip's id: as many bytes as the product has, the rest zero.
 fn chip_id(seed: &[u8], product: Product) -> [u8; 64] {
     let bytes = [*derive(seed, "chip-id-1", &[]), *derive(seed, "chip-id-2", &[])].concat();
+    padded(&bytes[..product.chip_id_len()])
+}
+
+fn padded(chip_id: &[u8]) -> [u8; 64] {
     let mut id = [0; 64];
-    let len = product.chip_id_len();
-    id[..len].copy_from_slice(&bytes[..len]);
+    id[..chip_id.len()].copy_from_slice(chip_id);
     id
 }
 
@@ -240,20 +265,4 @@ fn ensure(
 fn file(path: &Path) -> impl FnOnce(std::io::Error) -> AuthorityError + use<> {
     let path = path.to_owned();
     move |source| AuthorityError::File { path, source }
-}
-
-/// RFC 7468.
-pub(crate) fn pem(der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in der.chunks(3) {
-        let word =
-            chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let index = usize::try_from(word >> (18 - 6 * place) & 63).unwrap_or_default();
-            text.push(if place <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
-    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

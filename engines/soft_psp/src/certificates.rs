@@ -7,10 +7,12 @@ use snp::{Product, TcbVersion};
 
 use crate::authority::AuthorityError;
 use crate::der_write::{
-    IA5_STRING, OCTET_STRING, SET, UTF8_STRING, bit_string, explicit, integer, oid, sequence, tlv, utc_time,
+    IA5_STRING, OCTET_STRING, SET, UTF8_STRING, bit_string, explicit, integer, oid, sequence, time, tlv,
 };
 
 const DAY: i64 = 86_400;
+/// Seconds by which a verifier's clock may be behind.
+const GRACE: i64 = 3_600;
 /// AMD's arc: `.1` structVersion, `.2` productName, `.3.x` patch levels, `.4` hwID.
 const AMD: [u64; 8] = [1, 3, 6, 1, 4, 1, 3704, 1];
 const SHA384: [u64; 9] = [2, 16, 840, 1, 101, 3, 4, 2, 2];
@@ -75,7 +77,7 @@ struct Certificate<'a> {
 
 impl Certificate<'_> {
     fn sign(&self, signer: &RsaKeyPair) -> Result<Vec<u8>, AuthorityError> {
-        let validity = sequence(&[&utc_time(self.not_before), &utc_time(self.not_before + self.days * DAY)]);
+        let validity = sequence(&[&time(self.not_before), &time(self.not_before + self.days * DAY)]);
         let tbs = sequence(&[
             &explicit(0, &integer(2)),
             &integer(self.serial),
@@ -117,7 +119,7 @@ pub fn ark(product: Product, key: &RsaKeyPair, not_before: i64) -> Result<Vec<u8
         spki: &spki(key)?,
         serial: 0x1_0000,
         not_before,
-        days: 23 * 365,
+        days: 25 * 365,
         extensions: authority_extensions(),
     };
     certificate.sign(key)
@@ -137,7 +139,7 @@ pub fn ask(
         spki: &spki(key)?,
         serial: 0x1_0001,
         not_before,
-        days: 23 * 365,
+        days: 25 * 365,
         extensions: authority_extensions(),
     };
     certificate.sign(signer)
@@ -201,8 +203,8 @@ pub fn crl(product: Product, signer: &RsaKeyPair, now: i64) -> Result<Vec<u8>, A
         &integer(1),
         &algorithm(),
         &name(&Role::Ark.common_name(product)),
-        &utc_time(now),
-        &utc_time(now + 30 * DAY),
+        &time(now - GRACE),
+        &time(now + 30 * DAY),
         &explicit(0, &tlv(0x30, &crl_number)),
     ]);
     sign(signer, &tbs)

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use snp::{Product, TcbVersion};
 
+/// Bytes of a Unix socket's path, the zero at its end left out.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,9 @@ pub struct Config {
     /// Product that is played.
     #[serde(default = "milan", deserialize_with = "product")]
     pub product: Product,
+    /// The chip's id in hex, as many bytes as the product has; derived from the seed when it is not given.
+    #[serde(default)]
+    pub chip_id: Option<String>,
     /// Patch levels that reports state.
     #[serde(default)]
     pub tcb: Tcb,
@@ -50,11 +56,15 @@ impl Default for Tcb {
     }
 }
 
-/// Product and patch levels.
-#[derive(Clone, Copy, Debug)]
+/// What reports and certificates say about the platform.
+#[derive(Clone, Debug)]
 pub struct Identity {
+    /// The product.
+    pub product: Product,
     /// The patch levels.
     pub tcb: TcbVersion,
+    /// The chip's id, when it is given.
+    pub chip_id: Option<Vec<u8>>,
 }
 
 /// What is wrong with a configuration.
@@ -78,6 +88,16 @@ pub enum ConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// A value that cannot be.
+    #[error("{path}: {key} {problem}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl Config {
@@ -88,15 +108,47 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        match config.problem() {
+            None => Ok(config),
+            Some((key, problem)) => Err(ConfigError::Value { path: path.to_owned(), key, problem }),
+        }
     }
 
-    /// The patch levels in the product's layout.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let paths = [
+            ("state_dir", &self.state_dir),
+            ("runtime_dir", &self.runtime_dir),
+            ("host_socket", &self.host_socket),
+        ];
+        if let Some((key, path)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
+            return Some((key, format!("is not an absolute path: {}", path.display())));
+        }
+        let guest = self.runtime_dir.join(format!("guest-{}.sock", u64::MAX));
+        for (key, socket) in [("runtime_dir", &guest), ("host_socket", &self.host_socket)] {
+            if socket.as_os_str().len() > MAX_SOCKET_PATH {
+                return Some((key, format!("is too long for a socket: {}", socket.display())));
+            }
+        }
+        if !self.kds_listen.ip().is_loopback() {
+            return Some(("kds_listen", format!("is not a loopback address: {}", self.kds_listen)));
+        }
+        let len = self.product.chip_id_len();
+        let bad_chip = self.chip_id.is_some() && self.chip_bytes().is_none_or(|id| id.len() != len);
+        bad_chip.then(|| ("chip_id", format!("is not {len} bytes of hex")))
+    }
+
+    fn chip_bytes(&self) -> Option<Vec<u8>> {
+        self.chip_id.as_ref().and_then(|text| hex::decode(text).ok())
+    }
+
+    /// The platform, the patch levels in the product's layout.
     pub fn identity(&self) -> Identity {
         let fmc = (self.product == Product::Turin).then_some(self.tcb.fmc);
         let Tcb { boot_loader, tee, snp, microcode, .. } = self.tcb;
-        Identity { tcb: TcbVersion { fmc, boot_loader, tee, snp, microcode, reserved: [0; 4] } }
+        let tcb = TcbVersion { fmc, boot_loader, tee, snp, microcode, reserved: [0; 4] };
+        Identity { product: self.product, tcb, chip_id: self.chip_bytes() }
     }
 }
 

@@ -1,5 +1,8 @@
 //! DER, written: the handful of types that AMD's certificates and lists are made of (ITU-T X.690).
 
+/// 2050-01-01T00:00:00Z.
+const YEAR_2050: i64 = 2_524_608_000;
+
 /// Constructed SEQUENCE.
 pub const SEQUENCE: u8 = 0x30;
 /// Constructed SET.
@@ -66,10 +69,11 @@ pub fn bit_string(bytes: &[u8]) -> Vec<u8> {
     tlv(0x03, &[&[0], bytes].concat())
 }
 
-/// UTCTime of Unix seconds (years 1950 to 2049).
-pub fn utc_time(seconds: i64) -> Vec<u8> {
+/// Unix seconds as RFC 5280 section 4.1.2.5 wants them: UTCTime until 2049, GeneralizedTime from 2050 on.
+pub fn time(seconds: i64) -> Vec<u8> {
     let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    tlv(0x17, time.strftime("%y%m%d%H%M%SZ").to_string().as_bytes())
+    let (tag, format) = if seconds < YEAR_2050 { (0x17, "%y%m%d%H%M%SZ") } else { (0x18, "%Y%m%d%H%M%SZ") };
+    tlv(tag, time.strftime(format).to_string().as_bytes())
 }
 
 #[cfg(test)]
@@ -83,6 +87,8 @@ mod tests {
         assert_eq!(hex::encode(integer(0)), "020100");
         assert_eq!(hex::encode(integer(219)), "020200db");
         assert_eq!(hex::encode(&tlv(4, &[7; 200])[..4]), "0481c807");
-        assert_eq!(utc_time(1_735_689_600), b"\x17\x0d250101000000Z");
+        assert_eq!(time(1_735_689_600), b"\x17\x0d250101000000Z");
+        assert_eq!(time(YEAR_2050 - 1), b"\x17\x0d491231235959Z");
+        assert_eq!(time(YEAR_2050), b"\x18\x0f20500101000000Z");
     }
 }

@@ -33,10 +33,22 @@ pub fn serve(config: &Config, authority: Arc<Authority>) -> Result<(), RunError>
 
 fn router(authority: Arc<Authority>) -> Router {
     Router::new()
+        .route("/health", get(health))
         .route("/vcek/v1/{product}/cert_chain", get(chain))
         .route("/vcek/v1/{product}/crl", get(crl))
         .route("/vcek/v1/{product}/{hwid}", get(vcek))
         .with_state(authority)
+}
+
+/// What runs here, and that its root is nobody's but this installation's.
+async fn health(State(authority): State<Arc<Authority>>) -> Response {
+    let body = format!(
+        r#"{{"status":"ok","version":"{}","trustRoot":"development","trustRootId":"{}","product":"{}"}}"#,
+        env!("CARGO_PKG_VERSION"),
+        hex::encode(authority.root_id()),
+        authority.product()
+    );
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn chain(State(authority): State<Arc<Authority>>, Path(product): Path<String>) -> Response {
@@ -56,7 +68,7 @@ async fn crl(State(authority): State<Arc<Authority>>, Path(product): Path<String
 async fn vcek(
     State(authority): State<Arc<Authority>>,
     Path((product, hwid)): Path<(String, String)>,
-    Query(levels): Query<BTreeMap<String, String>>,
+    Query(levels): Query<Vec<(String, String)>>,
 ) -> Response {
     let chip = authority.chip_id();
     let own = hex::encode(&chip[..authority.product().chip_id_len()]);
@@ -84,19 +96,24 @@ fn der(made: Result<Vec<u8>, crate::authority::AuthorityError>) -> Response {
     }
 }
 
-/// Patch levels of the query; a level that is not given is zero, one that is not a number or unknown is an error.
-fn tcb(levels: &BTreeMap<String, String>, product: Product) -> Option<TcbVersion> {
-    const KNOWN: [&str; 5] = ["blSPL", "teeSPL", "snpSPL", "ucodeSPL", "fmcSPL"];
-    if levels.keys().any(|name| !KNOWN.contains(&name.as_str())) {
-        return None;
+/// Patch levels of the query; a level that is not given is zero, one that is not a number, unknown or given twice is an
+/// error.
+fn tcb(levels: &[(String, String)], product: Product) -> Option<TcbVersion> {
+    let mut given = BTreeMap::new();
+    for (name, text) in levels {
+        let level: u8 = text.parse().ok()?;
+        let known = ["blSPL", "teeSPL", "snpSPL", "ucodeSPL", "fmcSPL"].contains(&name.as_str());
+        if !known || given.insert(name.as_str(), level).is_some() {
+            return None;
+        }
     }
-    let level = |name: &str| levels.get(name).map_or(Some(0), |text| text.parse::<u8>().ok());
+    let level = |name: &str| given.get(name).copied().unwrap_or(0);
     Some(TcbVersion {
-        fmc: if product == Product::Turin { Some(level("fmcSPL")?) } else { None },
-        boot_loader: level("blSPL")?,
-        tee: level("teeSPL")?,
-        snp: level("snpSPL")?,
-        microcode: level("ucodeSPL")?,
+        fmc: (product == Product::Turin).then(|| level("fmcSPL")),
+        boot_loader: level("blSPL"),
+        tee: level("teeSPL"),
+        snp: level("snpSPL"),
+        microcode: level("ucodeSPL"),
         reserved: [0; 4],
     })
 }

@@ -19,7 +19,8 @@ mod kds;
 pub mod platform;
 mod server;
 
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use config::{Config, ConfigError};
@@ -35,6 +36,18 @@ pub enum RunError {
         "/dev/sev exists: this machine has a real secure processor, and a software one must not stand beside it"
     )]
     RealProcessor,
+    /// Another process uses the state directory.
+    #[error("{0} is in use by another software secure processor")]
+    InUse(PathBuf),
+    /// The lock of the state directory.
+    #[error("locking {path}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// Keys or certificates.
     #[error("preparing the root of trust")]
     Authority(#[from] AuthorityError),
@@ -54,12 +67,52 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`].
 pub fn run(config: &Config) -> Result<(), RunError> {
-    if Path::new("/dev/sev").exists() {
-        return Err(RunError::RealProcessor);
-    }
-    let authority = Arc::new(Authority::open(&config.state_dir, config.product, config.identity())?);
+    refuse_real_processor(Path::new("/dev/sev"))?;
+    let _lock = lock(&config.state_dir)?;
+    let authority = Arc::new(Authority::open(&config.state_dir, &config.identity())?);
     tracing::warn!(root = %hex::encode(authority.root_id()), "development root: this processor protects nothing");
     let platform = Arc::new(Platform::new(Arc::clone(&authority), config));
     server::listen(config, &platform)?;
     kds::serve(config, authority)
+}
+
+/// A machine with a real secure processor gets no software one beside it.
+fn refuse_real_processor(device: &Path) -> Result<(), RunError> {
+    if device.exists() { Err(RunError::RealProcessor) } else { Ok(()) }
+}
+
+/// One processor a state directory; the lock goes with the process.
+fn lock(state_dir: &Path) -> Result<File, RunError> {
+    let path = state_dir.join("lock");
+    let on = |source| RunError::Lock { path: path.clone(), source };
+    std::fs::create_dir_all(state_dir).map_err(on)?;
+    let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(on)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::InUse(state_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(RunError::Lock { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_a_real_secure_processor_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("sev");
+        refuse_real_processor(&device).unwrap();
+        std::fs::write(&device, []).unwrap();
+        assert!(matches!(refuse_real_processor(&device), Err(RunError::RealProcessor)));
+    }
+
+    #[test]
+    fn a_state_directory_has_one_processor() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert!(matches!(lock(dir.path()), Err(RunError::InUse(_))));
+        drop(held);
+        lock(dir.path()).unwrap();
+    }
 }

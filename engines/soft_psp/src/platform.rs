@@ -1,18 +1,20 @@
 //! The firmware's state: guest contexts, what each may do next, and the answers to guests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::rand;
 use snp::id_block::{self, IdBlock as ParsedIdBlock};
-use snp::launch::Measurement;
+use snp::launch::{Measurement, PAGE_SIZE, PageInfoError, PageType};
 use snp::psp::{
     DerivedKeyRequest, FieldSelect, GuestRequest, GuestResponse, HostRequest, HostResponse, IdBlock,
     PlatformStatus, ReportRequest, status,
 };
 use snp::report::{ECDSA_P384_SHA384, FirmwareVersion, REPORT_SIZE, SIGNED_SIZE, put_signature};
 use snp::{GuestPolicy, PlatformInfo, Report, SigningKey, TcbBytes};
+
+use zeroize::Zeroizing;
 
 use crate::authority::Authority;
 use crate::config::Config;
@@ -23,8 +25,12 @@ const FIRMWARE: FirmwareVersion = FirmwareVersion { major: 1, minor: 55, build: 
 const PLATFORM: PlatformInfo = PlatformInfo(0x25);
 /// Guest contexts; silicon has some hundreds.
 const MAX_GUESTS: usize = 509;
-/// KEY_SEL for the provider's key, which this processor has not.
-const KEY_SELECT_VLEK: u32 = 2;
+/// ROOT_KEY_SELECT: the VM root key instead of the chip's.
+const VMRK: u32 = 1;
+/// ROOT_KEY_SELECT: KEY_SEL.
+const KEY_SELECT: u32 = 0b110;
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 
 /// The processor.
 pub struct Platform {
@@ -33,16 +39,15 @@ pub struct Platform {
     guests: Mutex<Guests>,
 }
 
-#[derive(Default)]
-struct Guests {
-    next: u64,
-    by_context: BTreeMap<u64, Guest>,
-}
+/// By context. Contexts are drawn at random: one from before a restart names no guest of today.
+type Guests = BTreeMap<u64, Guest>;
 
 /// One guest: measured step by step, then running.
 struct Guest {
     policy: GuestPolicy,
     measurement: Measurement,
+    /// Page numbers that were loaded; a page belongs to the guest from then on. Emptied by LaunchFinish.
+    pages: BTreeSet<u64>,
     running: Option<Running>,
 }
 
@@ -52,7 +57,12 @@ struct Running {
     report_id: [u8; 32],
     host_data: [u8; 32],
     identity: GuestIdentity,
+    root_key: VmRootKey,
 }
+
+/// VMRK: a guest's own root of derived keys, gone with the guest.
+#[derive(Clone)]
+struct VmRootKey(Zeroizing<[u8; 32]>);
 
 /// What an ID block says of a guest; zeros without.
 #[derive(Clone, Default)]
@@ -120,13 +130,15 @@ impl Platform {
     fn start(&self, policy: GuestPolicy) -> Result<(HostResponse, Effect), Refusal> {
         check_policy(policy)?;
         let mut guests = self.guests();
-        if guests.by_context.len() >= MAX_GUESTS {
+        if guests.len() >= MAX_GUESTS {
             return refuse(status::RESOURCE_LIMIT, format!("all {MAX_GUESTS} guest contexts are in use"));
         }
-        guests.next += 1;
-        let context = guests.next;
-        let guest = Guest { policy, measurement: Measurement::new(), running: None };
-        guests.by_context.insert(context, guest);
+        let mut context = 0;
+        while context == 0 || guests.contains_key(&context) {
+            context = u64::from_le_bytes(random()?);
+        }
+        let guest = Guest { policy, measurement: Measurement::new(), pages: BTreeSet::new(), running: None };
+        guests.insert(context, guest);
         Ok((HostResponse::Started { context }, Effect::None))
     }
 
@@ -135,7 +147,7 @@ impl Platform {
         context: u64,
         act: impl FnOnce(&mut Guest) -> Result<(HostResponse, Effect), Refusal>,
     ) -> Result<(HostResponse, Effect), Refusal> {
-        match self.guests().by_context.get_mut(&context) {
+        match self.guests().get_mut(&context) {
             Some(guest) => act(guest),
             None => refuse(status::INVALID_GUEST, format!("there is no guest context {context}")),
         }
@@ -156,14 +168,14 @@ impl Platform {
     }
 
     fn decommission(&self, context: u64) -> Result<(HostResponse, Effect), Refusal> {
-        match self.guests().by_context.remove(&context) {
+        match self.guests().remove(&context) {
             Some(_) => Ok((HostResponse::Decommissioned, Effect::Close(context))),
             None => refuse(status::INVALID_GUEST, format!("there is no guest context {context}")),
         }
     }
 
     fn status(&self) -> PlatformStatus {
-        let guests = u32::try_from(self.guests().by_context.len()).unwrap_or(u32::MAX);
+        let guests = u32::try_from(self.guests().len()).unwrap_or(u32::MAX);
         PlatformStatus {
             version: FIRMWARE,
             guests,
@@ -171,6 +183,11 @@ impl Platform {
             reported_tcb: self.authority.tcb_bytes(),
             chip_id: self.authority.chip_id(),
         }
+    }
+
+    /// Whether the guest runs: launched to its end and not decommissioned.
+    pub fn runs(&self, context: u64) -> bool {
+        self.guests().get(&context).is_some_and(|guest| guest.running.is_some())
     }
 
     /// Answers a guest.
@@ -189,7 +206,7 @@ impl Platform {
     /// The running guest of a context: policy, launch digest, and what LaunchFinish fixed.
     fn running(&self, context: u64) -> Result<(GuestPolicy, [u8; 48], Running), Refusal> {
         let guests = self.guests();
-        let Some(guest) = guests.by_context.get(&context) else {
+        let Some(guest) = guests.get(&context) else {
             return refuse(status::INVALID_GUEST, "the guest was decommissioned");
         };
         match &guest.running {
@@ -202,11 +219,7 @@ impl Platform {
         if request.vmpl > 3 {
             return refuse(status::INVALID_PARAM, format!("VMPL {} does not exist", request.vmpl));
         }
-        match request.key_select {
-            0 | 1 => {}
-            KEY_SELECT_VLEK => return refuse(status::INVALID_KEY, "no VLEK is installed"),
-            other => return refuse(status::INVALID_PARAM, format!("KEY_SEL {other} is not defined")),
-        }
+        check_key_select(request.key_select)?;
         let mut raw = self.unsigned(context, request)?.encode();
         let signature = self.authority.sign(&raw[..SIGNED_SIZE]);
         let (r, s) =
@@ -264,7 +277,11 @@ impl Platform {
         let select = request.field_select;
         let mixed =
             |field: u64, bytes: &[u8]| if select.has(field) { bytes.to_vec() } else { vec![0; bytes.len()] };
-        let root: &[u8] = if request.root_key_select & 1 == 0 { b"chip" } else { &running.report_id };
+        let chip = self.authority.chip_id();
+        let (label, root) = match request.root_key_select & VMRK {
+            0 => ("guest-key", chip.as_slice()),
+            _ => ("guest-key-vmrk", running.root_key.0.as_slice()),
+        };
         let parts = [
             root.to_vec(),
             select.0.to_le_bytes().to_vec(),
@@ -277,7 +294,7 @@ impl Platform {
             mixed(FieldSelect::TCB_VERSION, &request.tcb_version.to_le_bytes()),
             mixed(FieldSelect::LAUNCH_MIT_VECTOR, &request.launch_mit_vector.unwrap_or(0).to_le_bytes()),
         ];
-        let secret = self.authority.derive("derived-key", &parts.concat());
+        let secret = self.authority.derive(label, &Zeroizing::new(parts.concat()));
         let mut key = [0; 32];
         key.copy_from_slice(&secret[..32]);
         Ok(GuestResponse::DerivedKey { key })
@@ -287,17 +304,26 @@ impl Platform {
 impl Guest {
     fn update(
         &mut self,
-        page_type: snp::launch::PageType,
+        page_type: PageType,
         gpa: u64,
         data: &[u8],
     ) -> Result<(HostResponse, Effect), Refusal> {
         if self.running.is_some() {
             return refuse(status::INVALID_GUEST_STATE, "the launch is finished: no page can be added");
         }
-        match self.measurement.update(page_type, gpa, data) {
-            Ok(()) => Ok((HostResponse::Updated, Effect::None)),
-            Err(error) => refuse(status::INVALID_ADDRESS, error.to_string()),
+        let first = gpa / PAGE;
+        let count = u64::try_from(data.len() / PAGE_SIZE).unwrap_or(u64::MAX);
+        let pages = first..first.saturating_add(count);
+        let loaded = self.pages.range(pages.clone()).next();
+        if let (Some(page), true) = (loaded, page_type != PageType::Vmsa) {
+            let gpa = page * PAGE;
+            return refuse(status::INVALID_PAGE_STATE, format!("the page at {gpa:#x} was loaded before"));
         }
+        self.measurement.update(page_type, gpa, data).or_else(refuse_page)?;
+        if page_type != PageType::Vmsa {
+            self.pages.extend(pages);
+        }
+        Ok((HostResponse::Updated, Effect::None))
     }
 
     fn finish(&mut self, host_data: [u8; 32], id: Option<&IdBlock>) -> Result<[u8; 48], Refusal> {
@@ -309,13 +335,27 @@ impl Guest {
             None => GuestIdentity::default(),
             Some(id) => identity(id, &digest, self.policy)?,
         };
-        let mut report_id = [0; 32];
-        if rand::fill(&mut report_id).is_err() {
-            return refuse(status::RESOURCE_LIMIT, "no random bytes");
-        }
-        self.running = Some(Running { report_id, host_data, identity });
+        let root_key = VmRootKey(Zeroizing::new(random()?));
+        self.running = Some(Running { report_id: random()?, host_data, identity, root_key });
+        self.pages.clear();
         Ok(digest)
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Refusal> {
+    let mut bytes = [0; N];
+    match rand::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => refuse(status::RESOURCE_LIMIT, "the random number generator failed"),
+    }
+}
+
+fn refuse_page(error: PageInfoError) -> Result<(), Refusal> {
+    let code = match error {
+        PageInfoError::Length { .. } => status::INVALID_LENGTH,
+        PageInfoError::Address { .. } | PageInfoError::Vmsa { .. } => status::INVALID_ADDRESS,
+    };
+    refuse(code, error.to_string())
 }
 
 /// Checks an ID block's signatures, and that it speaks of this launch.
@@ -369,6 +409,15 @@ fn check_policy(policy: GuestPolicy) -> Result<(), Refusal> {
     }
 }
 
+/// KEY_SEL: 0 whatever there is, 1 VCEK, 2 VLEK, which this processor has not.
+fn check_key_select(key_select: u32) -> Result<(), Refusal> {
+    match key_select {
+        0 | 1 => Ok(()),
+        2 => refuse(status::INVALID_KEY, "no VLEK is installed"),
+        other => refuse(status::INVALID_PARAM, format!("KEY_SEL {other} is not defined")),
+    }
+}
+
 /// A guest cannot derive keys of versions above its own (ABI section 7.2 "Key Derivation").
 fn check_key_request(
     request: &DerivedKeyRequest,
@@ -376,8 +425,16 @@ fn check_key_request(
     committed: TcbBytes,
     product: snp::Product,
 ) -> Result<(), Refusal> {
-    if request.field_select.0 & !FieldSelect::ALL != 0 || request.vmpl > 3 || request.root_key_select > 1 {
+    let reserved = request.root_key_select & !(VMRK | KEY_SELECT) != 0;
+    if reserved || request.field_select.0 & !FieldSelect::ALL != 0 || request.vmpl > 3 {
         return refuse(status::INVALID_PARAM, "a reserved bit is set, or a value is out of its range");
+    }
+    check_key_select(request.root_key_select >> 1)?;
+    // This processor knows no mitigations, so every guest was launched with none.
+    match request.launch_mit_vector {
+        Some(0) => {}
+        None if !request.field_select.has(FieldSelect::LAUNCH_MIT_VECTOR) => {}
+        _ => return refuse(status::INVALID_PARAM, "the mitigation vector is not one of the guest's launch"),
     }
     if request.guest_svn > identity.guest_svn {
         return refuse(

@@ -21,6 +21,8 @@ pub fn listen(config: &Config, platform: &Arc<Platform>) -> Result<(), RunError>
         move |source| RunError::Listen { on, source }
     };
     fs::create_dir_all(&config.runtime_dir).map_err(on(&config.runtime_dir))?;
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(&config.runtime_dir, private).map_err(on(&config.runtime_dir))?;
     forget_guests(&config.runtime_dir).map_err(on(&config.runtime_dir))?;
     let listener = bind(&config.host_socket).map_err(on(&config.host_socket))?;
     let platform = Arc::clone(platform);
@@ -76,13 +78,14 @@ fn carry_out(request: HostRequest, platform: &Arc<Platform>) -> HostResponse {
         Effect::None => response,
         Effect::Open(context) => match open_guest(context, platform) {
             Ok(()) => response,
-            Err(error) => HostResponse::Error {
-                code: status::RESOURCE_LIMIT,
-                message: format!("opening the guest's socket: {error}"),
-            },
+            Err(error) => {
+                let _ = platform.host(HostRequest::Decommission { context });
+                let message = format!("opening the guest's socket: {error}");
+                HostResponse::Error { code: status::RESOURCE_LIMIT, message }
+            }
         },
         Effect::Close(context) => {
-            let _ = fs::remove_file(platform.guest_socket(context));
+            close_guest(&platform.guest_socket(context));
             response
         }
     }
@@ -93,11 +96,22 @@ fn open_guest(context: u64, platform: &Arc<Platform>) -> std::io::Result<()> {
     let platform = Arc::clone(platform);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
+            if !platform.runs(context) {
+                return;
+            }
             let platform = Arc::clone(&platform);
             thread::spawn(move || serve_guest(&stream, context, &platform));
         }
     });
     Ok(())
+}
+
+/// The guest does not run any more: a last connection wakes its listener, which then ends.
+fn close_guest(path: &Path) {
+    drop(UnixStream::connect(path));
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "a guest's socket could not be removed");
+    }
 }
 
 fn serve_guest(stream: &UnixStream, context: u64, platform: &Platform) {
