@@ -1,6 +1,8 @@
 //! The agent as a whole: finds its VMs, follows the control plane's assignments, reports. It goes on through an outage of
 //! the control plane with what was wanted last.
 
+mod drain;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -16,11 +18,14 @@ use tokio::sync::Notify;
 
 use crate::accelerator;
 use crate::config::Config;
+use crate::crash::CrashPlan;
 use crate::host::Host;
 use crate::launch::SocketProcessor;
 use crate::ports::Ports;
 use crate::vm::VmHandle;
 use crate::vm::dir::{self, VmDir};
+
+pub use drain::drain;
 
 /// How long the control plane may keep a sync open.
 const WAIT_SECONDS: u32 = 20;
@@ -37,6 +42,9 @@ pub enum AgentError {
     /// Another agent has the data directory.
     #[error("the data directory {0} is held by the host agent with process id {1}")]
     Held(PathBuf, String),
+    /// A VM did not stop in time.
+    #[error("these VMs did not stop in time: {0}")]
+    StillRunning(String),
     /// A file that is needed cannot be read or written.
     #[error("cannot use {0}")]
     File(PathBuf, #[source] io::Error),
@@ -75,6 +83,7 @@ async fn host(config: Config) -> Result<Arc<Host>, AgentError> {
         accelerator: probed.accelerator,
         cpu: config.cpu_model.parse()?,
         processor: Box::new(SocketProcessor::new(config.secure_processor.clone())),
+        crash: CrashPlan::from_environment(),
         ports: Ports::new(config.ssh_ports),
         http: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
         forwarder,
@@ -245,3 +254,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

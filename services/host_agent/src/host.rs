@@ -7,6 +7,7 @@ use internal_api::paravisor::Failure;
 use snp::launch::CpuModel;
 
 use crate::config::Config;
+use crate::crash::CrashPlan;
 use crate::launch::SecureProcessor;
 use crate::ports::Ports;
 use crate::{failure, image};
@@ -21,6 +22,8 @@ pub struct Host {
     pub cpu: CpuModel,
     /// The secure processor.
     pub processor: Box<dyn SecureProcessor>,
+    /// Where to crash, in crash tests.
+    pub crash: CrashPlan,
     /// SSH ports.
     pub ports: Ports,
     /// HTTP client without an identity, for the key distribution service.

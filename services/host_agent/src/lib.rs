@@ -10,6 +10,7 @@
 mod accelerator;
 mod agent;
 mod config;
+mod crash;
 mod failure;
 mod forward;
 mod host;
@@ -23,6 +24,6 @@ mod qmp;
 mod vm;
 
 pub use accelerator::{ProbeResult, probe};
-pub use agent::{AgentError, run};
+pub use agent::{AgentError, drain, run};
 pub use config::{AcceleratorChoice, Config, ConfigError};
 pub use forward::forward;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use host_agent::{Config, forward, probe, run};
+use host_agent::{Config, drain, forward, probe, run};
 use tracing_subscriber::EnvFilter;
 
 /// Runs confidential VMs on this host.
@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Run the agent (the default).
     Run,
+    /// Stop every VM of this host, cleanly, and end. The agent itself must not run.
+    Drain,
     /// Say which accelerator works on this machine, and why not KVM.
     Probe,
     /// Connect standard input and output with a Unix socket. QEMU starts this for each request to the metadata service.
@@ -45,6 +47,9 @@ async fn main() -> ExitCode {
                 Ok(())
             })
             .await
+        }
+        Command::Drain => {
+            with_config(arguments.config, async |config| drain(config).await.map_err(Into::into)).await
         }
         Command::Run => {
             with_config(arguments.config, async |config| run(config).await.map_err(Into::into)).await

@@ -129,7 +129,7 @@ impl Machine {
             format!("socket,id=console,path={console},server=on,wait=off,logfile={log},logappend=on"),
         );
         to.option("-serial", "chardev:console");
-        to.option("-chardev", format!("pipe,id=events,path={}", value(&self.events)));
+        to.option("-chardev", events_argument(&self.events));
         to.option("-mon", "chardev=events,mode=control");
         to.option("-qmp", format!("unix:{},server=on,wait=off", value(&self.qmp_socket)));
     }
@@ -141,6 +141,11 @@ pub fn mac(vm_id: &str, card: u8) -> String {
     let id = id.to_lowercase();
     let byte = |at: usize| id.get(at..at + 2).unwrap_or("00").to_owned();
     format!("52:54:{card:02x}:{}:{}:{}", byte(0), byte(2), byte(4))
+}
+
+/// The argument that names the event files; no two VMs have the same.
+pub fn events_argument(events: &Path) -> String {
+    format!("pipe,id=events,path={}", value(events))
 }
 
 /// An NBD client that waits for a paravisor that is being replaced.

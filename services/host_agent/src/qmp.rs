@@ -116,8 +116,8 @@ pub enum Shutdown {
 /// What one line of the event file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// QEMU is up: the greeting.
-    Greeting,
+    /// The capabilities command was accepted: QEMU runs, and tells of events from now on.
+    Accepted,
     /// It is about to end.
     Shutdown(Shutdown),
     /// Anything else.
@@ -127,8 +127,8 @@ pub enum Heard {
 /// Reads one line of the event file.
 pub fn hear(line: &str) -> Heard {
     let Ok(value) = serde_json::from_str::<Value>(line) else { return Heard::Other };
-    if value.get("QMP").is_some() {
-        return Heard::Greeting;
+    if value.get("return").is_some() {
+        return Heard::Accepted;
     }
     if value.get("event").and_then(Value::as_str) != Some("SHUTDOWN") {
         return Heard::Other;
@@ -196,8 +196,9 @@ mod tests {
         assert_eq!(hear(&line("guest-reset")), Heard::Shutdown(Shutdown::GuestReset));
         assert_eq!(hear(&line("guest-panic")), Heard::Shutdown(Shutdown::GuestPanic));
         assert_eq!(hear(&line("host-qmp-quit")), Heard::Shutdown(Shutdown::Host));
-        assert_eq!(hear(r#"{"QMP":{}}"#), Heard::Greeting);
+        assert_eq!(hear(r#"{"return":{}}"#), Heard::Accepted);
         assert_eq!(hear(r#"{"event":"RTC_CHANGE"}"#), Heard::Other);
+        assert_eq!(hear(r#"{"QMP":{}}"#), Heard::Other);
         assert_eq!(hear("{\"QMP"), Heard::Other);
     }
 }

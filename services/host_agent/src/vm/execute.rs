@@ -1,38 +1,28 @@
 //! The steps of a plan. Each can be repeated, and writes down what it did as soon as it is done.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use internal_api::paravisor::{ControlRequest, Failure, ParavisorConfig};
-use nix::sys::stat::Mode;
 
 use super::control;
 use super::dir::Fault;
 use super::plan::{Action, ParavisorState, wants_on};
-use super::watch::{ParavisorSeen, ParavisorWatch, QemuWatch};
-use super::{PARAVISOR_CONFIG, PARAVISOR_EVENTS, QEMU_EVENTS, Vm};
+use super::watch::{ParavisorSeen, ParavisorWatch};
+use super::{PARAVISOR_CONFIG, PARAVISOR_EVENTS, Vm};
 use crate::host::{now, remove_stale};
 use crate::launch::{Launch, Launched};
-use crate::metadata::{self, Metadata};
 use crate::process::{self, ProcessRef};
-use crate::qemu::Machine;
-use crate::qmp::{self, Shutdown};
+use crate::qmp::Shutdown;
 use crate::{failure, image};
 
 /// How long a process that was asked to end is waited for.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How long QEMU may take until it speaks.
-const QEMU_LIMIT: Duration = Duration::from_secs(30);
 /// How long the paravisor may take to write everything down.
 const STOP_MILLIS: u64 = 30_000;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: u64 = 60_000;
 /// After this much time without a fault the pauses start anew.
 const FORGIVEN_AFTER: u64 = 600_000;
-/// Between two presses of the power button.
-const PRESS_AGAIN: u64 = 10_000;
 
 impl Vm {
     /// Carries out one action.
@@ -86,7 +76,7 @@ impl Vm {
         retry_at
     }
 
-    fn keep(&self) -> Result<(), Box<Failure>> {
+    pub(super) fn keep(&self) -> Result<(), Box<Failure>> {
         self.dir.write_json("record.json", &self.record)
     }
 
@@ -99,6 +89,7 @@ impl Vm {
         let start = Instant::now();
         let launched = self.make_context().await?;
         self.record.context = Some(launched.context);
+        self.host.crash.reach("context-made");
         self.took("launch", start);
         self.keep()?;
         tracing::info!(
@@ -155,6 +146,7 @@ impl Vm {
         let started = process::start(program, &arguments, events, log);
         self.paravisor = ParavisorWatch::new(self.dir.file(PARAVISOR_EVENTS));
         self.record.paravisor = Some(started.map_err(|error| failure::start(CLAIM, program, &error))?);
+        self.host.crash.reach("paravisor-started");
         (self.record.told_stopped, self.record.reset_pending) = (false, false);
         self.record.stop_deadline = None;
         self.keep()
@@ -181,130 +173,6 @@ impl Vm {
             config_drive_socket: socket("config-drive.sock"),
             control_socket: socket("control.sock"),
         }
-    }
-
-    async fn start_qemu(&mut self) -> Result<(), Box<Failure>> {
-        const CLAIM: &str = "start the guest";
-        let start = Instant::now();
-        let port = self.host.take_port(self.record.ssh_port)?;
-        self.record.ssh_port = Some(port);
-        self.serve_metadata();
-        let machine = self.machine(port);
-        for socket in [&machine.qmp_socket, &machine.console_socket] {
-            remove_stale(socket);
-        }
-        let events = self.event_files()?;
-        let log = self.dir.log("qemu.log")?;
-        let both = log.try_clone().map_err(|e| failure::io(CLAIM, &self.dir.file("qemu.log"), &e))?;
-        let program = &self.host.config.qemu;
-        let started = process::start(program, &machine.arguments(), both, log);
-        let started = started.map_err(|error| failure::start(CLAIM, program, &error))?;
-        self.record.qemu = Some(started.clone());
-        self.record.volumes_before = self.paravisor.seen.volumes_opened;
-        self.record.stop_deadline = None;
-        self.keep()?;
-        self.until_greeted(&started).await?;
-        drop(events);
-        self.record.restarts = self.spec.restarts;
-        self.took("qemu", start);
-        self.keep()
-    }
-
-    /// QEMU opens the pair as its event monitor: it reads the capabilities command from the pipe, which then stays
-    /// open on its side, and appends each event to the file.
-    fn event_files(&mut self) -> Result<File, Box<Failure>> {
-        const CLAIM: &str = "make QEMU's event files";
-        let pipe = self.dir.file(&format!("{QEMU_EVENTS}.in"));
-        remove_stale(&pipe);
-        self.dir.log(&format!("{QEMU_EVENTS}.out"))?;
-        self.qemu = QemuWatch::new(self.dir.file(&format!("{QEMU_EVENTS}.out")));
-        let open = || {
-            nix::unistd::mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR)?;
-            let mut file = File::options().read(true).write(true).open(&pipe)?;
-            file.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
-            Ok(file)
-        };
-        open().map_err(|error: std::io::Error| failure::io(CLAIM, &pipe, &error))
-    }
-
-    async fn until_greeted(&mut self, qemu: &ProcessRef) -> Result<(), Box<Failure>> {
-        let limit = Instant::now() + QEMU_LIMIT;
-        loop {
-            let alive = qemu.alive();
-            self.qemu.poll();
-            if self.qemu.greeted {
-                return Ok(());
-            }
-            if !alive || Instant::now() > limit {
-                qemu.kill();
-                self.record.qemu = None;
-                let log = std::fs::read_to_string(self.dir.file("qemu.log")).unwrap_or_default();
-                let last = log.lines().last().unwrap_or("it said nothing").to_owned();
-                return Err(failure::transient("QemuFailed", "start the guest", "a QEMU that runs", last));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn machine(&self, ssh_port: u16) -> Machine {
-        let (file, socket) = (|name: &str| self.dir.file(name), |name: &str| self.dir.socket(name));
-        Machine {
-            vm_id: self.spec.vm_id.clone(),
-            vcpus: self.spec.vcpus,
-            memory_mib: self.spec.memory_mib,
-            accelerator: self.host.accelerator,
-            ssh_port,
-            outbound: self.host.config.outbound,
-            firmware_code: self.host.config.firmware_code.clone(),
-            vars: file("vars.fd"),
-            tpm_socket: socket("tpm.sock"),
-            disk_socket: socket("disk.sock"),
-            config_drive_socket: socket("config-drive.sock"),
-            console_socket: socket("console.sock"),
-            serial_log: file("serial.log"),
-            qmp_socket: socket("qmp.sock"),
-            events: file(QEMU_EVENTS),
-            metadata_socket: self.metadata_socket(),
-            forwarder: self.host.forwarder.clone(),
-        }
-    }
-
-    fn metadata_socket(&self) -> PathBuf {
-        self.dir.socket("metadata.sock")
-    }
-
-    /// Starts the VM's metadata service unless it runs. A guest without it boots all the same.
-    pub(super) fn serve_metadata(&mut self) {
-        if self.metadata.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
-        }
-        let instance = metadata::document(&self.spec, &self.host.config.region);
-        let metadata = Metadata { instance, certificates: self.certificates.clone() };
-        match metadata::serve(&self.metadata_socket(), metadata) {
-            Ok(task) => self.metadata = Some(task),
-            Err(error) => tracing::error!(vm = self.spec.vm_id, %error, "no metadata service"),
-        }
-    }
-
-    async fn power_down(&mut self) -> Result<(), Box<Failure>> {
-        let now = now();
-        if let Err(error) = qmp::command(&self.dir.socket("qmp.sock"), "system_powerdown").await {
-            tracing::warn!(vm = self.spec.vm_id, %error, "the power button could not be pressed");
-        }
-        self.record.press_again_at = Some(now + PRESS_AGAIN);
-        let deadline = now + self.host.config.shutdown_seconds * 1000;
-        self.record.stop_deadline.get_or_insert(deadline);
-        self.keep()
-    }
-
-    async fn end_qemu(&mut self) -> Result<(), Box<Failure>> {
-        let Some(qemu) = self.record.qemu.clone() else { return Ok(()) };
-        if let Err(error) = qmp::command(&self.dir.socket("qmp.sock"), "quit").await {
-            tracing::info!(vm = self.spec.vm_id, %error, "QEMU could not be asked to quit");
-            qemu.terminate();
-        }
-        end(&qemu).await;
-        Ok(())
     }
 
     /// An end that nobody asked for is a fault, so that a QEMU that cannot live is not started over and over.
@@ -379,14 +247,14 @@ impl Vm {
         self.keep()
     }
 
-    fn took(&mut self, step: &str, since: Instant) {
+    pub(super) fn took(&mut self, step: &str, since: Instant) {
         let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.record.timings.insert(step.to_owned(), millis);
     }
 }
 
 /// Waits for a process that was asked to end, and ends it when it does not.
-async fn end(process: &ProcessRef) {
+pub(super) async fn end(process: &ProcessRef) {
     let limit = Instant::now() + END_LIMIT;
     while process.alive() {
         if Instant::now() > limit {

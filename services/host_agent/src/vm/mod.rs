@@ -3,10 +3,12 @@
 mod control;
 pub mod dir;
 mod execute;
+mod guest;
 mod plan;
 mod report;
 mod watch;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::host::{Host, now};
 use crate::metadata::Certificates;
 use crate::process::{self, ProcessRef};
+use crate::qemu;
 use dir::{Record, VmDir};
 use plan::{Action, Observed, ParavisorState, QemuSeen, plan};
 use watch::{ParavisorSeen, ParavisorWatch, QemuWatch};
@@ -70,6 +73,13 @@ impl VmHandle {
     }
 }
 
+impl Drop for VmHandle {
+    /// The VM runs on; only nobody watches it any more.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// The VM behind the task.
 struct Vm {
     host: Arc<Host>,
@@ -82,6 +92,8 @@ struct Vm {
     qemu: QemuWatch,
     certificates: Arc<Certificates>,
     metadata: Option<JoinHandle<()>>,
+    /// Kept open until QEMU has taken the command in it.
+    events: Option<File>,
 }
 
 impl Vm {
@@ -95,7 +107,7 @@ impl Vm {
             record.paravisor = process::find(&config).or(record.paravisor);
         }
         if !running(&record.qemu) {
-            record.qemu = process::find(&format!("casemate-{}", spec.vm_id)).or(record.qemu);
+            record.qemu = process::find(&qemu::events_argument(&dir.file(QEMU_EVENTS))).or(record.qemu);
         }
         if let Some(port) = record.ssh_port.filter(|_| running(&record.qemu)) {
             host.ports.keep(port);
@@ -103,7 +115,11 @@ impl Vm {
         let certificates = Certificates::new(host.config.kds_url.clone(), host.http.clone());
         let paravisor = ParavisorWatch::new(dir.file(PARAVISOR_EVENTS));
         let qemu = QemuWatch::new(dir.file(&format!("{QEMU_EVENTS}.out")));
-        Self { host, dir, record, spec, wanted: true, paravisor, qemu, certificates, metadata: None }
+        let (metadata, events) = (None, None);
+        let mut vm =
+            Self { host, dir, record, spec, wanted: true, paravisor, qemu, certificates, metadata, events };
+        vm.take_up_qemu();
+        vm
     }
 
     async fn run(
@@ -126,9 +142,12 @@ impl Vm {
                 changed.notify_one();
                 return;
             }
+            let point = action.point();
+            self.host.crash.reach(&format!("before-{point}"));
             if let Err(failure) = self.execute(&action).await {
                 held_until = self.note_fault(*failure);
             }
+            self.host.crash.reach(&format!("after-{point}"));
             self.publish(&states, &changed);
             if action == Action::Rest || now() < held_until {
                 let _ = tokio::time::timeout(self.pace(), wanted.changed()).await;
@@ -163,6 +182,9 @@ impl Vm {
         let qemu = self.record.qemu.as_ref().map(ProcessRef::alive);
         let paravisor = self.record.paravisor.as_ref().map(ProcessRef::alive);
         self.qemu.poll();
+        if self.qemu.heard {
+            self.events = None;
+        }
         self.paravisor.poll();
         let seen = &self.paravisor.seen;
         self.certificates.note_evidence(seen.evidence.as_deref());
@@ -222,6 +244,14 @@ impl Vm {
                 |error| tracing::error!(vm = self.spec.vm_id, %error, "cannot remove the VM's files"),
             )
             .is_ok()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if let Some(metadata) = self.metadata.take() {
+            metadata.abort();
+        }
     }
 }
 

@@ -91,6 +91,29 @@ pub enum Action {
     Remove,
 }
 
+impl Action {
+    /// Names the action in a fault plan.
+    pub fn point(&self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Settle => "settle",
+            Self::Launch => "launch",
+            Self::TellReset => "tell-reset",
+            Self::StartQemu => "start-qemu",
+            Self::PowerDown => "power-down",
+            Self::EndQemu => "end-qemu",
+            Self::NoteGuestOff => "note-guest-off",
+            Self::NoteQemuEnd => "note-qemu-end",
+            Self::TellStopped => "tell-stopped",
+            Self::EndParavisor => "end-paravisor",
+            Self::ForgetParavisor => "forget-paravisor",
+            Self::NoteFault(_) => "note-fault",
+            Self::Decommission => "decommission",
+            Self::Remove => "remove",
+        }
+    }
+}
+
 /// The next step towards `desired`; `None` means that the VM shall be gone.
 pub fn plan(desired: Option<&VmSpec>, record: &Record, seen: &Observed) -> Action {
     let Some(spec) = desired else { return plan_removal(record, seen) };

@@ -105,8 +105,8 @@ impl ParavisorSeen {
 #[derive(Debug)]
 pub struct QemuWatch {
     tail: Tail,
-    /// The greeting was seen.
-    pub greeted: bool,
+    /// It runs, and tells of events from now on.
+    pub heard: bool,
     /// Why it ended, or is about to.
     pub shutdown: Option<Shutdown>,
 }
@@ -114,14 +114,14 @@ pub struct QemuWatch {
 impl QemuWatch {
     /// Reads `path` from its start.
     pub fn new(path: PathBuf) -> Self {
-        Self { tail: Tail { path, offset: 0 }, greeted: false, shutdown: None }
+        Self { tail: Tail { path, offset: 0 }, heard: false, shutdown: None }
     }
 
     /// Takes in what is new. Of several reasons the first counts: `quit` after a guest's power-off is no reason.
     pub fn poll(&mut self) {
         for line in self.tail.lines() {
             match qmp::hear(&line) {
-                Heard::Greeting => self.greeted = true,
+                Heard::Accepted => self.heard = true,
                 Heard::Shutdown(reason) => self.shutdown = self.shutdown.or(Some(reason)),
                 Heard::Other => {}
             }
@@ -171,13 +171,13 @@ mod tests {
     #[test]
     fn the_first_reason_of_an_end_counts() {
         let mut file = tempfile::NamedTempFile::new().expect("file");
-        writeln!(file, r#"{{"QMP":{{}}}}"#).expect("write");
+        writeln!(file, r#"{{"return":{{}}}}"#).expect("write");
         for reason in ["guest-shutdown", "host-qmp-quit"] {
             writeln!(file, r#"{{"event":"SHUTDOWN","data":{{"reason":"{reason}"}}}}"#).expect("write");
         }
         let mut watch = QemuWatch::new(file.path().to_owned());
         watch.poll();
-        assert!(watch.greeted);
+        assert!(watch.heard);
         assert_eq!(watch.shutdown, Some(Shutdown::GuestOff));
     }
 }
