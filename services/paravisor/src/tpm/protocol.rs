@@ -12,7 +12,7 @@ const FAIL: u32 = 0x09;
 
 /// Capability bits: INIT, SHUTDOWN, GET and RESET TPMESTABLISHED, SET_LOCALITY, STOP, GET_CONFIG, SET_DATAFD,
 /// SET_BUFFERSIZE. Absent on purpose: every bit about state blobs, DRTM hashing and cancelling.
-pub const CAPABILITIES: u64 = 0x1 | 0x2 | 0x4 | 0x8 | 0x40 | 0x400 | 0x800 | 0x1000 | 0x2000;
+pub const CAPABILITIES: u64 = 0x1 | 0x2 | 0x4 | 0x8 | 0x80 | 0x400 | 0x800 | 0x1000 | 0x2000;
 
 /// A command of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
