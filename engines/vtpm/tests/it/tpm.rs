@@ -1,7 +1,7 @@
 //! The command builders and parsers against a real TPM implementation (swtpm), where it is installed.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,20 @@ use vtpm::{PcrBank, quote};
 
 struct Tpm {
     process: Child,
-    stream: TcpStream,
+    stream: UnixStream,
     _state: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Tpm {
     /// A fresh TPM, not started yet; `None` where swtpm is not installed.
     fn start() -> Option<Self> {
         let state = tempfile::tempdir().unwrap();
-        let (port, control) = (free_port(), free_port());
+        let (socket, control) = (state.path().join("tpm"), state.path().join("control"));
         let spawned = Command::new("swtpm")
             .args(["socket", "--tpm2", "--flags", "not-need-init"])
             .args(["--tpmstate", &format!("dir={}", state.path().display())])
-            .args(["--server", &format!("type=tcp,port={port},bindaddr=127.0.0.1")])
-            .args(["--ctrl", &format!("type=tcp,port={control},bindaddr=127.0.0.1")])
+            .args(["--server", &format!("type=unixio,path={}", socket.display())])
+            .args(["--ctrl", &format!("type=unixio,path={}", control.display())])
             .stdin(Stdio::null())
             .spawn();
         let Ok(process) = spawned else {
@@ -37,7 +33,7 @@ impl Tpm {
         };
         let deadline = Instant::now() + Duration::from_secs(20);
         let stream = loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
+            match UnixStream::connect(&socket) {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() > deadline => panic!("swtpm does not listen: {error}"),
                 Err(_) => std::thread::yield_now(),
