@@ -3,6 +3,46 @@
 use vtpm::event_log::{EV_NO_ACTION, EventLogError, parse};
 use vtpm::pcr::sha256;
 
+/// A real log (see `tests/data/README.md`), and the PCRs of the same boot.
+const RECORDED: &[u8] = include_bytes!("../data/event-log-debian13.bin");
+const RECORDED_PCRS: &str = include_str!("../data/event-log-debian13.pcrs");
+
+#[test]
+fn recorded_log_replays_to_the_recorded_pcrs() {
+    let bank = parse(RECORDED).unwrap().replay();
+    for line in RECORDED_PCRS.lines() {
+        let (pcr, value) = line.split_once(' ').unwrap();
+        let replayed = bank.value(pcr.parse().unwrap()).copied().unwrap_or_default();
+        // PCR 10 is extended by the kernel's own measurements, which are not in the firmware's log.
+        if pcr != "10" {
+            assert_eq!(hex::encode(replayed), value, "PCR {pcr}");
+        }
+    }
+}
+
+#[test]
+fn recorded_log_with_a_digest_changed_replays_to_another_pcr() {
+    let good = parse(RECORDED).unwrap();
+    let place = good.events.iter().position(|event| event.pcr == 9).unwrap();
+    let mut forged = good.clone();
+    forged.events[place].digest[0] ^= 1;
+    assert_ne!(good.replay().value(9), forged.replay().value(9));
+    assert_eq!(good.replay().value(4), forged.replay().value(4));
+}
+
+#[test]
+fn recorded_log_names_what_a_prediction_of_another_boot_missed() {
+    let log = parse(RECORDED).unwrap();
+    let named = vtpm::predict::difference(&super::fixture::Machine::new().predict().unwrap(), &log);
+    assert!(
+        named.iter().any(|line| line.starts_with("PCR 4 event 3: expected program EFI/BOOT/BOOTX64.EFI"))
+    );
+    // Both boots have Secure Boot on, and measure the same separator and revocation level.
+    for agreed in ["PCR 7 event 1:", "PCR 7 event 6:", "PCR 7 event 8:", "PCR 4 event 1:"] {
+        assert!(!named.iter().any(|line| line.starts_with(agreed)), "{named:#?}");
+    }
+}
+
 fn spec_id(algorithms: &[(u16, u16)]) -> Vec<u8> {
     let mut data = b"Spec ID Event03\0".to_vec();
     data.extend_from_slice(&[0, 0, 0, 0, 0, 2, 0, 2]);
