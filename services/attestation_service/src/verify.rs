@@ -15,7 +15,7 @@ use public_api::jwk::JwkSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::app::appraise::{Appraiser, AppraiserConfig};
+use crate::app::appraise::{Appraisal, Appraiser, AppraiserConfig};
 use crate::app::claims::NonceSource;
 use crate::app::fields::FieldError;
 use crate::app::request::{Attached, Evidence};
@@ -53,12 +53,14 @@ pub struct VerifyArguments {
 pub struct Verification {
     /// Whether the evidence is genuine and permitted, and the token says what the evidence proves.
     pub verified: bool,
-    /// The refusal, if the evidence was refused.
+    /// Why not.
     pub denial: Option<Box<Denial>>,
     /// Whether the token's signature was checked.
     pub token_signature: TokenSignature,
-    /// Every claim of the evidence and of the token.
-    pub claims: Vec<ClaimResult>,
+    /// What the evidence proves, if it is genuine and permitted.
+    pub claims: Claims,
+    /// Every claim of the evidence and of the token, compared.
+    pub comparison: Vec<ClaimResult>,
 }
 
 /// What is known about the token's signature.
@@ -188,15 +190,46 @@ pub fn verify_bundle(
         // Where the nonce came from is the service's to state; the shipped policy does not ask.
         appraiser.decide(&verified, NonceSource::None)
     });
-    let (denial, proven) = match appraised {
-        Ok(appraisal) => (None, appraisal.claims().clone()),
+    let (denial, claims) = match appraised {
+        Ok(appraisal) => (None, proven(&appraisal)),
         Err(denial) => (Some(denial), Claims::new()),
     };
-    let claims = compare(proven, token.unwrap_or_default());
-    let agrees =
-        claims.iter().all(|claim| matches!(claim.result, Comparison::Proven | Comparison::StatedByService));
-    let verified = denial.is_none() && agrees && token_signature != TokenSignature::Invalid;
-    Ok(Verification { verified, denial, token_signature, claims })
+    let comparison = compare(claims.clone(), token.unwrap_or_default());
+    let denial = denial.or_else(|| token_denial(token_signature, &comparison));
+    Ok(Verification { verified: denial.is_none(), denial, token_signature, claims, comparison })
+}
+
+/// The claims that follow from the evidence alone.
+fn proven(appraisal: &Appraisal) -> Claims {
+    let mut claims = appraisal.claims().clone();
+    claims.retain(|claim, _| !STATED_BY_SERVICE.contains(&claim.as_str()));
+    claims
+}
+
+/// A token that does not belong to the evidence, or that a stranger signed.
+fn token_denial(signature: TokenSignature, comparison: &[ClaimResult]) -> Option<Box<Denial>> {
+    if signature == TokenSignature::Invalid {
+        return Some(Box::new(Denial::new(
+            "TokenSignatureInvalid",
+            "token",
+            "a signature by a key of the attestation service",
+            "none of the given keys signed it",
+            "RFC 7515, section 5.2: a JWS counts only under a known key",
+            "fetch the keys of the attestation service that issued the token, and compare its certificate",
+        )));
+    }
+    let disagrees =
+        |claim: &&ClaimResult| !matches!(claim.result, Comparison::Proven | Comparison::StatedByService);
+    let wrong = comparison.iter().find(disagrees)?;
+    let shown = |value: &Option<Value>| value.as_ref().map_or("missing".to_owned(), Value::to_string);
+    Some(Box::new(Denial::new(
+        "TokenDoesNotMatchEvidence",
+        wrong.claim.as_str(),
+        shown(&wrong.evidence),
+        shown(&wrong.token),
+        "a token of a bundle states what the bundle's evidence proves, and nothing else",
+        "trust the evidence, not the token; fetch a new bundle",
+    )))
 }
 
 fn json(data: Vec<u8>, name: &str) -> Result<Attached, FieldError> {
@@ -224,7 +257,6 @@ fn signature_holds(token: &str, keys: &JwkSet) -> bool {
 }
 
 fn compare(mut proven: Claims, token: Claims) -> Vec<ClaimResult> {
-    proven.retain(|claim, _| !STATED_BY_SERVICE.contains(&claim.as_str()));
     let mut results = Vec::new();
     for (claim, said) in token {
         let evidence = proven.remove(&claim);

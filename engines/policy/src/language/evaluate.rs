@@ -299,7 +299,7 @@ fn property_of(claim: &Claim, property: Property) -> ClaimValue {
     }
 }
 
-fn satisfies(claim: &Claim, term: &Term, operand: &ClaimValue) -> bool {
+pub(super) fn satisfies(claim: &Claim, term: &Term, operand: &ClaimValue) -> bool {
     match (term.property, operand) {
         (Property::Value, _) => compare(&claim.value, term.operator, operand),
         (Property::Type, ClaimValue::String(text)) => {

@@ -1,8 +1,8 @@
 //! Why a claim set was denied: claim, expected, actual, rule and line.
 
 use super::Deny;
-use super::ast::{Condition, Expression, Operator, Property, Rule, Term};
-use super::evaluate::{Bindings, Run};
+use super::ast::{Condition, Operator, Property, Rule, Term};
+use super::evaluate::{Bindings, Run, satisfies};
 use super::values::ClaimValue;
 
 /// Most values of one claim type in a denial.
@@ -61,12 +61,27 @@ impl Run {
     }
 
     fn expected(&mut self, condition: &Condition, wanted: Wanted, bindings: &Bindings) -> String {
+        let subject = self.subject(condition, bindings);
+        let claim = self.claims.iter().find(|claim| claim.claim_type == subject).cloned();
         let mut parts = Vec::new();
+        let mut failing = Vec::new();
         for term in condition.terms.iter().filter(|term| !is_subject(term)) {
-            let operand = self.operand(&term.operand, bindings);
+            let operand = self.single(&term.operand, bindings).map(|(value, _)| value);
+            let fails = match (&claim, &operand) {
+                (Some(claim), Ok(operand)) => !satisfies(claim, term, operand),
+                _ => true,
+            };
+            let shown = operand.map_or("another claim's value".to_owned(), |value| shown(&value));
             let name = if term.property == Property::Value { "" } else { term.property.name() };
-            parts
-                .push(format!("{name} {}{operand}", relation(term.operator, wanted)).trim_start().to_owned());
+            let part = format!("{name} {}{shown}", relation(term.operator, wanted)).trim_start().to_owned();
+            if fails {
+                failing.push(part.clone());
+            }
+            parts.push(part);
+        }
+        // Where one claim is there and something about it is wrong, only that is told.
+        if wanted == Wanted::Satisfied && !failing.is_empty() {
+            parts = failing;
         }
         match (parts.is_empty(), wanted) {
             (true, Wanted::Satisfied) => "present".to_owned(),
@@ -74,10 +89,6 @@ impl Run {
             (false, Wanted::Satisfied) => parts.join(" and "),
             (false, Wanted::Unsatisfied) => parts.join(" or "),
         }
-    }
-
-    fn operand(&mut self, operand: &Expression, bindings: &Bindings) -> String {
-        self.single(operand, bindings).map_or("another claim's value".to_owned(), |(value, _)| shown(&value))
     }
 
     /// The values of all claims of the type that the condition asks for.

@@ -96,13 +96,37 @@ fn a_denial_names_claim_expectation_value_rule_and_line() {
     );
     authorizes(
         r#"[type=="root", value=="development"] && c:[type=="set"] && [type=="svn", value!=c.value] => deny();"#,
-        expect![[r#"deny svn: expected 1, found 7 (policy line 3: [type=="root", value=="development"] && c:[type=="set"] && [type=="svn", value!=c.value] => deny())"#]],
+        expect![[
+            r#"deny svn: expected 1, found 7 (policy line 3: [type=="root", value=="development"] && c:[type=="set"] && [type=="svn", value!=c.value] => deny())"#
+        ]],
     );
     authorizes(
         "=> deny();",
         expect![
             "deny any: expected another policy, found denied without a condition (policy line 3: => deny())"
         ],
+    );
+}
+
+#[test]
+fn a_denial_tells_only_what_is_wrong_with_the_claim_that_is_there() {
+    authorizes(
+        r#"![type=="svn", value==8, issuer=="AttestationService"] => deny();"#,
+        expect![[
+            r#"deny svn: expected 8, found 7 (policy line 3: ![type=="svn", value==8, issuer=="AttestationService"] => deny())"#
+        ]],
+    );
+    authorizes(
+        r#"![type=="svn", value==7, issuer=="CustomClaim"] => deny();"#,
+        expect![[
+            r#"deny svn: expected issuer "CustomClaim", found 7 (policy line 3: ![type=="svn", value==7, issuer=="CustomClaim"] => deny())"#
+        ]],
+    );
+    authorizes(
+        r#"![type=="nothing", value==7, issuer=="CustomClaim"] => deny();"#,
+        expect![[
+            r#"deny nothing: expected 7 and issuer "CustomClaim", found missing (policy line 3: ![type=="nothing", value==7, issuer=="CustomClaim"] => deny())"#
+        ]],
     );
 }
 

@@ -135,3 +135,107 @@ fn meaning(claim: &str) -> (&'static str, &'static str) {
         _ => ("PolicyDenied", "see the rule of the attestation policy"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn genuine() -> Claims {
+        let claims = json!({
+            "x-ms-sevsnpvm-is-debuggable": false,
+            "x-ms-sevsnpvm-migration-allowed": false,
+            "x-ms-sevsnpvm-vmpl": 0,
+            "x-ms-sevsnpvm-bootloader-svn": 4,
+            "x-ms-sevsnpvm-tee-svn": 0,
+            "x-ms-sevsnpvm-snpfw-svn": 24,
+            "x-ms-sevsnpvm-microcode-svn": 219,
+            "x-casemate-fmc-svn": 1,
+            "x-casemate-trust-root": "amd",
+            "x-casemate-alias-check-complete": true,
+            "x-casemate-reference": "r",
+        });
+        claims.as_object().expect("an object").clone()
+    }
+
+    fn circumstances(development_roots_allowed: bool) -> Circumstances {
+        let minimum_tcb = MinimumTcb {
+            fmc: Some(1),
+            bootloader: Some(4),
+            tee: Some(0),
+            snp: Some(24),
+            microcode: Some(219),
+        };
+        Circumstances { development_roots_allowed, minimum_tcb }
+    }
+
+    /// A claim, a value that is denied, and the code of the denial; every one is denied when it is missing as well.
+    fn rows() -> Vec<(&'static str, Value, &'static str)> {
+        vec![
+            ("x-ms-sevsnpvm-is-debuggable", json!(true), "GuestDebugAllowed"),
+            ("x-ms-sevsnpvm-migration-allowed", json!(true), "MigrationAgentAllowed"),
+            ("x-ms-sevsnpvm-vmpl", json!(1), "VmplRefused"),
+            ("x-ms-sevsnpvm-vmpl", json!(4_294_967_295_u32), "VmplRefused"),
+            ("x-ms-sevsnpvm-bootloader-svn", json!(3), "TcbTooOld"),
+            ("x-ms-sevsnpvm-tee-svn", json!(-1), "TcbTooOld"),
+            ("x-ms-sevsnpvm-snpfw-svn", json!(23), "TcbTooOld"),
+            ("x-ms-sevsnpvm-microcode-svn", json!(218), "TcbTooOld"),
+            ("x-casemate-fmc-svn", json!(0), "TcbTooOld"),
+            ("x-casemate-trust-root", json!("development"), "DevelopmentRootRefused"),
+            ("x-casemate-trust-root", json!("another"), "DevelopmentRootRefused"),
+            ("x-casemate-alias-check-complete", json!(false), "AliasCheckIncomplete"),
+            ("x-casemate-reference", Value::Null, "LaunchMeasurementUnknown"),
+        ]
+    }
+
+    fn code(policy: &PlatformPolicy, claims: &Claims, development: bool) -> Option<String> {
+        policy.decide(claims, circumstances(development)).err().map(|denial| denial.code)
+    }
+
+    #[test]
+    fn genuine_claims_are_permitted_and_each_wrong_or_missing_one_is_denied() {
+        let policy = PlatformPolicy::shipped();
+        assert_eq!(code(&policy, &genuine(), false), None);
+        for (claim, wrong, expected) in rows() {
+            for value in [Some(wrong), None] {
+                let mut claims = genuine();
+                claims.remove(claim);
+                claims.extend(value.map(|value| (claim.to_owned(), value)));
+                assert_eq!(code(&policy, &claims, false).as_deref(), Some(expected), "{claim}");
+            }
+        }
+    }
+
+    #[test]
+    fn development_evidence_needs_consent_and_no_alias_check() {
+        let policy = PlatformPolicy::shipped();
+        let mut claims = genuine();
+        claims.insert("x-casemate-trust-root".to_owned(), json!("development"));
+        claims.insert("x-casemate-alias-check-complete".to_owned(), json!(false));
+        assert_eq!(code(&policy, &claims, true), None);
+        assert_eq!(code(&policy, &claims, false).as_deref(), Some("DevelopmentRootRefused"));
+    }
+
+    /// A rule that could be deleted without a test noticing is no rule.
+    #[test]
+    fn every_rule_of_the_shipped_policy_is_needed() {
+        let rules: Vec<&str> = DEFAULT_POLICY.split_inclusive("=> deny();").collect();
+        assert_eq!(rules.len(), 12, "eleven rules and the rest");
+        for removed in 0..rules.len() - 1 {
+            let opening = if removed == 0 { "version=1.2; authorizationrules {" } else { "" };
+            let text: String = rules
+                .iter()
+                .enumerate()
+                .map(|(at, rule)| if at == removed { opening } else { rule })
+                .collect();
+            let weaker =
+                PlatformPolicy { policy: Policy::parse(&text).expect("parses"), hash: String::new() };
+            let noticed = rows().into_iter().any(|(claim, wrong, _)| {
+                let mut claims = genuine();
+                claims.insert(claim.to_owned(), wrong);
+                code(&weaker, &claims, false).is_none()
+            });
+            assert!(noticed, "without rule {removed} nothing changes: {}", rules[removed]);
+        }
+    }
+}

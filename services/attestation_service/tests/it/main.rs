@@ -1,0 +1,12 @@
+//! The attestation service from outside: evidence of a software secure processor, and of AMD's silicon, against the
+//! whole router; attacks are named after what the attacker does.
+
+mod attacks;
+mod discovery;
+mod hardware;
+mod nonces;
+mod offline;
+mod process;
+mod requests;
+mod support;
+mod tokens;
