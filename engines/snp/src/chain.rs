@@ -39,7 +39,7 @@ impl ChainError {
             claim: "certificate chain".to_owned(),
             expected: "PEM of VCEK or VLEK, then ASK or ASVK, then ARK".to_owned(),
             actual,
-            rule: "AMD 57230 (KDS), sections 3 and 4".to_owned(),
+            rule: "AMD 57230 (VCEK certificate and KDS interface), certificate chain".to_owned(),
             remedy: "send the three certificates in this order, each with its BEGIN and END line".to_owned(),
         }
     }

@@ -20,24 +20,18 @@ pub struct Explanation {
     pub remedy: String,
 }
 
-const KDS: &str = "AMD 57230 (VCEK certificate and KDS interface), section 3.1, certificate formats";
+const KDS: &str = "AMD 57230 (VCEK certificate and KDS interface), certificate formats";
 const RFC: &str = "RFC 5280, section 6.1, certification path validation";
 const ABI_REPORT: &str = "AMD 56860 (SNP firmware ABI), section 7.3, table ATTESTATION_REPORT";
 
 impl VerifyError {
     /// The refusal in words.
     pub fn explain(&self) -> Explanation {
-        let actual = match self {
-            Self::Extensions(error) => error.to_string(),
-            Self::Report(error) => error.to_string(),
-            Self::UntrustedRoot { root, subject } => format!("{root} ({subject})"),
-            other => other.to_string(),
-        };
         Explanation {
             code: self.code().to_owned(),
             claim: self.claim(),
             expected: self.expected(),
-            actual,
+            actual: self.actual(),
             rule: self.rule().to_owned(),
             remedy: self.remedy().to_owned(),
         }
@@ -141,11 +135,30 @@ impl VerifyError {
         fixed.to_owned()
     }
 
+    /// The value that was found; for what has no value of its own, the error's words.
+    fn actual(&self) -> String {
+        match self {
+            Self::Extensions(error) => error.to_string(),
+            Self::Report(error) => error.to_string(),
+            Self::UntrustedRoot { root, subject } => format!("{root} ({subject})"),
+            Self::Issuer { actual, .. } => format!("issued by `{actual}`"),
+            Self::NotYetValid { now, .. } | Self::Expired { now, .. } | Self::CrlNotCurrent { now, .. } => {
+                format!("the time {now}")
+            }
+            Self::Revoked { serial, .. } => format!("serial number {serial}, revoked"),
+            Self::SignatureAlgorithm { actual } => actual.to_string(),
+            Self::SigningKey { report, .. } => format!("signed by {report}"),
+            Self::UnknownSilicon { cpu } => cpu.to_string(),
+            Self::Product { report, .. } => format!("a report of {report}"),
+            Self::ChipId { report, .. } => format!("chip id {report}"),
+            Self::Tcb { report, .. } => report.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     const fn rule(&self) -> &'static str {
         match self {
-            Self::UntrustedRoot { .. } => {
-                "AMD 57230 (KDS), section 2, chain of trust; the roots are pinned by digest"
-            }
+            Self::UntrustedRoot { .. } => "AMD 57230 (KDS), chain of trust; the roots are pinned by digest",
             Self::Issuer { .. }
             | Self::NotAnIssuer { .. }
             | Self::CriticalExtension { .. }
@@ -153,19 +166,21 @@ impl VerifyError {
             | Self::NotYetValid { .. }
             | Self::Expired { .. } => RFC,
             Self::CrlMissing { .. } | Self::CrlNotCurrent { .. } | Self::Revoked { .. } => {
-                "RFC 5280, section 6.3, CRL validation; AMD 57230 (KDS), section 4.3"
+                "RFC 5280, section 6.3, CRL validation"
             }
             Self::CertificateAlgorithm { .. } | Self::IssuerKey { .. } | Self::LeafKey => KDS,
-            Self::Extensions(_) | Self::RootProduct { .. } => {
-                "AMD 57230 (KDS), section 3.1, table VCEK custom extensions"
-            }
+            Self::Extensions(_) | Self::RootProduct { .. } => "AMD 57230 (KDS), VCEK custom extensions",
             Self::Report(_) | Self::UnknownSilicon { .. } | Self::Product { .. } => ABI_REPORT,
             Self::SignatureAlgorithm { .. } | Self::SignatureMalformed | Self::ReportSignature => {
-                "AMD 56860 (SNP firmware ABI), section 7.3 and chapter 10, digital signatures"
+                "AMD 56860 (SNP firmware ABI), section 7.3 and the format of ECDSA P-384 signatures"
             }
             Self::SigningKey { .. } => "AMD 56860 (SNP firmware ABI), section 7.3, field SIGNING_KEY",
-            Self::ChipId { .. } => "AMD 57230 (KDS), section 3.1: hwID equals the report's CHIP_ID",
-            Self::Tcb { .. } => "AMD 57230 (KDS), section 3.1: the SPLs equal the report's REPORTED_TCB",
+            Self::ChipId { .. } => {
+                "AMD 57230 (KDS), VCEK custom extensions: hwID equals the report's CHIP_ID"
+            }
+            Self::Tcb { .. } => {
+                "AMD 57230 (KDS), VCEK custom extensions: the SPLs equal the report's REPORTED_TCB"
+            }
         }
     }
 

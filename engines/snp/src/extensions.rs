@@ -1,4 +1,4 @@
-//! AMD's extensions of VCEK and VLEK certificates (57230, table 8 "VCEK Custom Extensions"; VLEK: cspID).
+//! AMD's extensions of VCEK and VLEK certificates (57230, VCEK custom extensions; VLEK: cspID).
 
 use der::asn1::{AnyRef, Ia5StringRef, Utf8StringRef};
 use der::{Decode, Tag, Tagged};

@@ -27,7 +27,7 @@ impl Product {
         }
     }
 
-    /// How many bytes of CHIP_ID name a chip; the rest is zero (KDS section 3.1, hwID).
+    /// How many bytes of CHIP_ID name a chip; the rest is zero (57230, hwID).
     pub const fn chip_id_len(self) -> usize {
         match self {
             Self::Milan | Self::Genoa => 64,
@@ -35,7 +35,7 @@ impl Product {
         }
     }
 
-    /// The product of the extension `productName`, for example `Milan-B0` (KDS table 8).
+    /// The product of the extension `productName`, for example `Milan-B0` (57230, VCEK custom extensions).
     pub fn from_product_name(name: &str) -> Option<Self> {
         let line = name.split('-').next().unwrap_or(name);
         Self::ALL.into_iter().find(|product| product.name() == line)

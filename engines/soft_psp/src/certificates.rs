@@ -1,4 +1,4 @@
-//! AMD's certificates with our names: ARK, ASK, VCEK and the revocation list (AMD 57230, chapter 3).
+//! AMD's certificates with our names: ARK, ASK, VCEK and the revocation list (AMD 57230).
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;

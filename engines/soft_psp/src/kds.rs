@@ -1,4 +1,4 @@
-//! The key distribution service's double: the addresses of AMD 57230 chapter 4, over plain HTTP on loopback.
+//! The key distribution service's double: the addresses of AMD 57230, over plain HTTP on loopback.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

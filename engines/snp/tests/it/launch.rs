@@ -12,7 +12,7 @@ use snp::launch::{
     PageInfoError, PageType, SNP_ACTIVE, VMSA_GPA, paravisor_page,
 };
 
-use crate::support::data;
+use crate::support::{data, skipped};
 
 const KERNEL: &[u8] = b"a kernel";
 const INITRD: &[u8] = b"an initial RAM disk";
@@ -85,7 +85,7 @@ fn digests_equal_those_of_sev_snp_measure() {
     let mut compared = 0;
     for line in golden() {
         let Some(image) = firmware(&line) else {
-            eprintln!("skipped: {} is not the one of the table", line.firmware);
+            skipped(&format!("{} is not the one of the table", line.firmware));
             continue;
         };
         let plan = LaunchPlan {
@@ -139,7 +139,7 @@ fn digests_equal_those_of_the_installed_tool() {
         .arg(file.path())
         .output();
     let Ok(output) = tool else {
-        eprintln!("skipped: sev-snp-measure is not on PATH");
+        skipped("sev-snp-measure is not on PATH");
         return;
     };
     let theirs = String::from_utf8(output.stdout).unwrap();
@@ -223,7 +223,7 @@ fn every_input_changes_the_digest() {
 fn the_paravisor_page_lies_beside_what_firmware_claims() {
     for path in ["/usr/share/ovmf/OVMF.fd", "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"] {
         let Ok(image) = std::fs::read(path) else {
-            eprintln!("skipped: no {path}");
+            skipped(&format!("no {path}"));
             continue;
         };
         let plan = LaunchPlan {

@@ -1,5 +1,11 @@
-//! Tests of `snp` against evidence from real machines and against independent implementations.
+//! Tests of `snp` against evidence from real machines, against independent implementations, and against attacks.
 
+mod attacks;
+mod explanations;
+mod forge;
+mod id_block;
 mod launch;
+mod recorded;
+mod robustness;
 mod support;
 mod verify;

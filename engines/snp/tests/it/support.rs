@@ -13,10 +13,16 @@ pub(crate) fn data(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Says on standard error that a test had nothing to test.
+#[allow(clippy::print_stderr, reason = "the reader of a test run must see what was not tested")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// A file of the recorded evidence; nothing, and a line that says so, where there is none.
 pub(crate) fn vector(name: &str) -> Option<Vec<u8>> {
     let Some(folder) = std::env::var_os("CASEMATE_VECTORS") else {
-        eprintln!("skipped: CASEMATE_VECTORS is not set ({name})");
+        skipped(&format!("CASEMATE_VECTORS is not set ({name})"));
         return None;
     };
     let path = PathBuf::from(folder).join(name);
