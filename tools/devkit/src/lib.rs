@@ -1,3 +1,5 @@
-//! What tests need and nobody ships: a simulated host agent, whole platforms in a folder, fault plans.
+//! What tests need and nobody ships: a simulated host agent, whole platforms in a folder, a runner for scenarios.
 
+pub mod installation;
+pub mod runner;
 pub mod sim_host;

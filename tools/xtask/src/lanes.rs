@@ -1,19 +1,19 @@
 //! Test lanes: which cargo tests belong to which lane, and one closing line over all of them.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+
+use crate::clients;
 
 /// A lane (CONTRIBUTING.md says what each needs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Lane {
     /// Every crate's own tests: no root, no network, no clock.
     Unit,
-    /// All services with a simulated host agent.
-    Stack,
     /// Real guests under QEMU.
     Vm,
     /// Unmodified clients of Azure.
@@ -31,7 +31,7 @@ struct Tally {
 
 /// Runs the lanes in order, all of them if none is named, and prints the closing line.
 pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
-    let all = [Lane::Unit, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
+    let all = [Lane::Unit, Lane::Vm, Lane::Clients, Lane::Hardware];
     let mut tally = Tally::default();
     for lane in if lanes.is_empty() { &all[..] } else { lanes } {
         run_lane(root, *lane, &mut tally)?;
@@ -49,13 +49,13 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
 fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
     match lane {
-        Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], tally),
-        Lane::Stack => cargo_test(root, &["-p", "devkit", "--test", "stack"], tally),
-        Lane::Vm => cargo_test(root, &["-p", "devkit", "--test", "vm"], tally),
-        Lane::Clients => cargo_test(root, &["-p", "devkit", "--test", "clients"], tally),
-        Lane::Hardware if Path::new("/dev/sev").exists() => {
-            cargo_test(root, &["-p", "devkit", "--test", "vm"], tally)
+        Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], None, tally),
+        Lane::Vm => cargo_test(root, &VM, None, tally),
+        Lane::Clients => {
+            let python = clients::python(root)?;
+            cargo_test(root, &SDK, Some(("CASEMATE_SDK_PYTHON", python)), tally)
         }
+        Lane::Hardware if Path::new("/dev/sev").exists() => cargo_test(root, &VM, None, tally),
         Lane::Hardware => {
             crate::say("skipped: no /dev/sev on this machine, so nothing was run on real silicon");
             Ok(())
@@ -63,10 +63,21 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     }
 }
 
-fn cargo_test(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
+/// Real guests.
+const VM: [&str; 4] = ["-p", "devkit", "--test", "vm"];
+/// The test that is ignored where no SDK is installed.
+const SDK: [&str; 6] = ["-p", "control_plane", "--test", "it", "--", "--ignored"];
+
+fn cargo_test(
+    root: &Path,
+    arguments: &[&str],
+    variable: Option<(&str, PathBuf)>,
+    tally: &mut Tally,
+) -> Result<()> {
     let mut child = Command::new("cargo")
         .args(["test", "--no-fail-fast"])
         .args(arguments)
+        .envs(variable)
         .current_dir(root)
         .stdout(Stdio::piped())
         .spawn()
@@ -112,7 +123,9 @@ mod tests {
     #[test]
     fn results_are_added_up() {
         let mut tally = Tally::default();
-        tally.count("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        tally.count(
+            "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        );
         tally.count("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
         tally.count("test parse::tests::bad ... FAILED");
         assert_eq!((tally.passed, tally.failed), (15, 2));

@@ -2,6 +2,7 @@
 
 mod arch;
 mod check;
+mod clients;
 mod house;
 mod lanes;
 
@@ -27,7 +28,7 @@ enum Command {
     House,
     /// Runs a lane of tests, or all that this machine can run; ends with `N passed, N failed`.
     Test {
-        /// unit, stack, vm, clients, hardware; all of them if none is named.
+        /// unit, vm, clients, hardware; all of them if none is named.
         #[arg(value_enum)]
         lanes: Vec<lanes::Lane>,
     },

@@ -1,0 +1,164 @@
+//! A whole platform in a folder of its own, driven by the built `casemate` as a user drives it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// A running platform; stopped when it is dropped.
+#[derive(Debug)]
+pub struct Installation {
+    dir: tempfile::TempDir,
+    base_port: u16,
+}
+
+/// Folder of the built programs: the one that the test's own program was built into.
+pub fn programs() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let dir = own.ancestors().nth(2).context("a test program lies in target/PROFILE/deps")?.to_path_buf();
+    if !dir.join("casemate").exists() {
+        bail!("casemate is not built: run `cargo build` first");
+    }
+    Ok(dir)
+}
+
+impl Installation {
+    /// Starts a platform. `image_cache` (a data directory's `images`) is used for images, and kept.
+    pub fn up(base_port: u16, image_cache: &Path, arguments: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("casemate-test-").tempdir()?;
+        std::fs::create_dir_all(image_cache)?;
+        std::os::unix::fs::symlink(std::path::absolute(image_cache)?, dir.path().join("images"))?;
+        let installation = Self { dir, base_port };
+        let port = base_port.to_string();
+        let mut all = vec!["up", "--base-port", &port];
+        all.extend_from_slice(arguments);
+        installation.casemate(&all)?;
+        Ok(installation)
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// First port.
+    pub fn base_port(&self) -> u16 {
+        self.base_port
+    }
+
+    /// Runs `casemate` and expects success; returns standard output.
+    pub fn casemate(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.try_casemate(arguments)?;
+        if !output.status.success() {
+            bail!(
+                "casemate {} ({}):\n{}{}",
+                arguments.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr),
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs `casemate --output json` and parses its output.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = vec!["--output", "json"];
+        all.extend_from_slice(arguments);
+        serde_json::from_str(&self.casemate(&all)?)
+            .with_context(|| format!("casemate {}", arguments.join(" ")))
+    }
+
+    /// Runs `casemate`, whatever comes of it.
+    pub fn try_casemate(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(programs()?.join("casemate"));
+        command.arg("--data-dir").arg(self.data()).args(arguments).stdin(Stdio::null());
+        command.output().context("running casemate")
+    }
+
+    /// Runs `casemate` and expects a refusal; returns what it said on standard error.
+    pub fn refused(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.try_casemate(arguments)?;
+        if output.status.success() {
+            bail!("casemate {} was expected to be refused", arguments.join(" "));
+        }
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Runs a shell line in a VM and expects success; returns its output.
+    pub fn in_guest(&self, vm: &str, line: &str) -> Result<String> {
+        self.casemate(&["vm", "ssh", vm, "--", line])
+    }
+
+    /// Waits until a shell line in a VM succeeds.
+    pub fn wait_for_guest(&self, vm: &str, line: &str, limit: Duration) -> Result<String> {
+        wait_for(Duration::from_secs(2), limit, || Ok(self.in_guest(vm, line).ok())).with_context(|| {
+            format!("waiting for {vm} to answer `{line}`; its console ends with:\n{}", self.console_end(vm))
+        })
+    }
+
+    /// Folder of a VM on the host.
+    pub fn vm_dir(&self, vm: &str) -> Result<PathBuf> {
+        let shown = self.json(&["vm", "show", vm])?;
+        let id = shown["properties"]["vmId"].as_str().context("a VM has a vmId")?.to_uppercase();
+        Ok(self.data().join("host/vms").join(id))
+    }
+
+    /// The last lines of a VM's console.
+    pub fn console_end(&self, vm: &str) -> String {
+        let text = self.casemate(&["vm", "console", vm]).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// Kills a service's process at once; the supervisor brings it back.
+    pub fn kill(&self, program: &str) -> Result<()> {
+        let config = self.data().to_string_lossy().into_owned();
+        for entry in std::fs::read_dir("/proc")? {
+            let Ok(id) = entry?.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let Ok(line) = std::fs::read(format!("/proc/{id}/cmdline")) else { continue };
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let first = line.split(' ').next().unwrap_or_default();
+            if first.ends_with(program) && line.contains(&config) {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A log of a service.
+    pub fn log(&self, service: &str) -> String {
+        std::fs::read_to_string(self.data().join("logs").join(format!("{service}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Err(error) = self.casemate(&["down"]) {
+            tracing::warn!("stopping the platform under test: {error:#}");
+        }
+        if std::env::var_os("CASEMATE_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+        }
+    }
+}
+
+/// Asks every `interval` until there is an answer, at most for `limit`.
+pub fn wait_for<T>(
+    interval: Duration,
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("nothing came within {} s", limit.as_secs());
+        }
+        std::thread::park_timeout(interval);
+    }
+}

@@ -1,0 +1,99 @@
+//! A real guest under QEMU: one boot serves many checks, then the operator attacks.
+//!
+//! Where KVM cannot run firmware the guest is emulated, and a boot takes a minute or two.
+
+mod attacks;
+mod guest;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use devkit::installation::Installation;
+use devkit::runner::{check, essential, run};
+
+/// The VM under test.
+const VM: &str = "guest";
+/// Another one, whose state is to be stolen.
+const OTHER: &str = "other";
+/// How long an emulated guest may take to answer.
+const BOOT: Duration = Duration::from_secs(600);
+
+/// What the checks build on.
+struct Scenario {
+    platform: Option<Installation>,
+}
+
+impl Scenario {
+    fn platform(&self) -> Result<&Installation> {
+        self.platform.as_ref().context("the platform is up")
+    }
+}
+
+/// Built images outlive a test run: the cache lies beside the build.
+fn image_cache() -> Result<PathBuf> {
+    match std::env::var_os("CASEMATE_IMAGE_CACHE") {
+        Some(cache) => Ok(PathBuf::from(cache)),
+        None => Ok(devkit::installation::programs()?.join("../image-cache")),
+    }
+}
+
+fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
+    scenario.platform = Some(Installation::up(19443, &image_cache()?, &[])?);
+    Ok(())
+}
+
+fn a_guest_image_is_built_from_debians_packages(scenario: &mut Scenario) -> Result<()> {
+    let platform = scenario.platform()?;
+    let images = platform.json(&["image", "list"])?;
+    let there =
+        images["images"].as_array().is_some_and(|all| all.iter().any(|image| image["name"] == "debian-13"));
+    if !there {
+        platform.casemate(&["image", "build"])?;
+    }
+    Ok(())
+}
+
+fn a_confidential_vm_unlocks_its_own_disk_and_boots(scenario: &mut Scenario) -> Result<()> {
+    let platform = scenario.platform()?;
+    platform.casemate(&["vm", "create", VM])?;
+    platform.wait_for_guest(VM, "true", BOOT)?;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let checks = [
+        essential("the_platform_comes_up", the_platform_comes_up),
+        essential(
+            "a_guest_image_is_built_from_debians_packages",
+            a_guest_image_is_built_from_debians_packages,
+        ),
+        essential(
+            "a_confidential_vm_unlocks_its_own_disk_and_boots",
+            a_confidential_vm_unlocks_its_own_disk_and_boots,
+        ),
+        check("secure_boot_is_on_in_the_guest", guest::secure_boot_is_on),
+        check("the_root_file_system_is_the_encrypted_one", guest::root_is_encrypted),
+        check("the_disk_on_the_host_is_ciphertext", guest::disk_is_ciphertext),
+        check("the_tenants_user_and_host_name_are_there", guest::provisioned),
+        check("a_quote_with_the_attestation_key_verifies_outside", guest::quote_verifies),
+        check("the_hcl_report_binds_the_attestation_key", guest::hcl_report_binds_the_key),
+        check("user_data_of_the_guest_reaches_a_fresh_report", guest::user_data_reaches_the_report),
+        check("the_booted_pcrs_are_the_predicted_ones", guest::pcrs_are_predicted),
+        check("the_volume_key_is_unsealed_once_a_boot", guest::key_is_unsealed_once),
+        check("the_metadata_service_answers", guest::metadata_answers),
+        check("the_tokens_claims_match_what_was_deployed", guest::claims_match),
+        check("evidence_verifies_offline_and_only_with_the_development_root", guest::evidence_is_development),
+        check("the_vm_outlives_its_host_agent", guest::vm_outlives_the_agent),
+        essential("a_vm_stops_cleanly", attacks::stop),
+        check("other_firmware_is_refused", attacks::other_firmware),
+        check("a_boot_region_changed_by_the_host_is_refused", attacks::boot_region_changed),
+        check("another_vms_guest_state_is_refused", attacks::another_vms_state),
+        check("an_older_guest_state_is_refused", attacks::older_state),
+        check("firmware_variables_with_secure_boot_off_are_refused", attacks::secure_boot_off),
+        check("the_decision_log_is_whole_and_names_the_refusals", attacks::log_is_whole),
+        check("a_deleted_vm_leaves_nothing_behind", attacks::delete),
+    ];
+    run(Scenario { platform: None }, &checks)
+}
