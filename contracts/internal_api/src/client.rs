@@ -37,8 +37,7 @@ impl HostClient {
     /// One exchange; returns after at most `request.wait_seconds` and the network's time.
     pub async fn sync(&self, request: &SyncRequest) -> Result<SyncResponse, HostClientError> {
         let url = format!("{}/internal/hosts/{}/sync", self.base, self.host);
-        let response =
-            self.http.post(url).json(request).send().await.map_err(HostClientError::Transport)?;
+        let response = self.http.post(url).json(request).send().await.map_err(HostClientError::Transport)?;
         let status = response.status();
         if !status.is_success() {
             let body = response.text().await.unwrap_or_default().chars().take(300).collect();

@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in ["", "/", "/subscriptions", "/subscriptions/0/x/y", "/subscriptions/0//a", "/tenants/0/a/b"] {
+        for text in
+            ["", "/", "/subscriptions", "/subscriptions/0/x/y", "/subscriptions/0//a", "/tenants/0/a/b"]
+        {
             assert!(text.parse::<ResourceId>().is_err(), "{text:?}");
         }
         assert!(format!("{VM}/extensions").parse::<ResourceId>().is_err());
