@@ -29,6 +29,12 @@ pub struct Config {
     /// Certificate revocation lists, DER or PEM.
     #[serde(default)]
     pub crl_files: Vec<PathBuf>,
+    /// Where revocation lists are fetched from, for example `https://kdsintf.amd.com/vcek/v1/Milan/crl`.
+    #[serde(default)]
+    pub crl_urls: Vec<String>,
+    /// Whether evidence is refused under a root without a current revocation list.
+    #[serde(default)]
+    pub crl_required: bool,
     /// SHA-256 (hex) of the bearer token that may read the decision log; without it nobody may.
     #[serde(default)]
     pub log_token_sha256: Option<String>,
@@ -170,6 +176,12 @@ impl Config {
         if self.allow_development_roots && self.development_root.is_none() {
             return Err(ConfigError::value("development_root", "needed by `allow_development_roots = true`"));
         }
+        let is_web = |text: &&String| {
+            url::Url::parse(text).is_ok_and(|url| url.has_host() && ["http", "https"].contains(&url.scheme()))
+        };
+        if let Some(other) = self.crl_urls.iter().find(|text| !is_web(text)) {
+            return Err(ConfigError::value("crl_urls", format!("{other:?} is not a URL")));
+        }
         let is_hash = |text: &String| hex::decode(text).is_ok_and(|bytes| bytes.len() == 32);
         if !self.log_token_sha256.as_ref().is_none_or(is_hash) {
             return Err(ConfigError::value("log_token_sha256", "expected 64 hex characters"));
@@ -242,7 +254,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `log_token_sha256`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `log_token_sha256`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(
@@ -257,6 +269,7 @@ mod tests {
             "allow_development_roots = true",
             expect!["configuration key `development_root`: needed by `allow_development_roots = true`"],
         );
+        refused("crl_urls = ['/a']", expect![[r#"configuration key `crl_urls`: "/a" is not a URL"#]]);
         refused(
             "log_token_sha256 = 'abc'",
             expect!["configuration key `log_token_sha256`: expected 64 hex characters"],

@@ -7,6 +7,7 @@
 pub mod app;
 pub mod config;
 pub mod http;
+pub mod reconcile;
 pub mod store;
 pub mod verify;
 
@@ -21,6 +22,7 @@ use app::token::{Signer, SignerError};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use config::{Config, ConfigError};
+use reconcile::revocation::Sources;
 use store::{Store, StoreError};
 
 /// Why the service does not start, or ends.
@@ -59,6 +61,11 @@ pub enum RunError {
 pub async fn service(config: &Config) -> Result<Service, RunError> {
     std::fs::create_dir_all(&config.data_dir).map_err(RunError::DataDirectory)?;
     let appraiser = Appraiser::load(&AppraiserConfig::from(config))?;
+    for cached in Sources::of(config).cached() {
+        if let Err(problem) = appraiser.add_crl(&cached) {
+            tracing::warn!(problem, "a revocation list that was fetched earlier is not used");
+        }
+    }
     let log_token = config.log_token_sha256.as_ref().and_then(|text| hex::decode(text).ok());
     Ok(Service {
         appraiser,
@@ -76,12 +83,15 @@ pub async fn run(config: Config, handle: Handle<SocketAddr>) -> Result<(), RunEr
     listener.set_nonblocking(true).map_err(listen)?;
     let tls =
         RustlsConfig::from_pem_file(&config.tls_certificate, &config.tls_key).await.map_err(RunError::Tls)?;
-    let service = service(&config).await?;
+    let service = Arc::new(service(&config).await?);
     if service.appraiser.development_roots_allowed() {
         tracing::warn!("development roots are allowed: evidence of a software secure processor is accepted");
     }
     tracing::info!(address = %config.listen, issuer = config.issuer, "serving");
-    let app = http::app(Arc::new(service));
+    tokio::spawn(reconcile::revocation::keep_current(Arc::clone(&service), Sources::of(&config)));
+    let prepared = Arc::clone(&service);
+    tokio::task::spawn_blocking(move || prepared.appraiser.references().prepare());
+    let app = http::app(service);
     let server = axum_server::from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
     server.handle(handle).serve(app.into_make_service()).await.map_err(RunError::Serve)
 }

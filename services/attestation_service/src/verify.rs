@@ -151,6 +151,7 @@ pub fn verify(arguments: &VerifyArguments) -> Result<Verification, VerifyFailure
     let appraiser = Appraiser::load(&AppraiserConfig {
         development_root: arguments.development_root.clone(),
         crl_files: arguments.crl.clone(),
+        crl_required: false,
         reference: reference.unwrap_or_default(),
     })?;
     let bundle: EvidenceBundle =

@@ -1,10 +1,12 @@
 //! From evidence to claims or a denial. Pure: no database, no network, no clock. `POST /attest/SevSnpVm` and the offline
 //! `verify` command both come through here.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use aws_lc_rs::digest;
 use public_api::Denial;
 use public_api::attestation::{CLAIM_REFERENCE, Claims};
-use snp::{CertChain, Crls, Explanation, TrustAnchors, UnixTime, VerifiedReport};
+use snp::{CertChain, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedReport};
 
 use super::claims::{self, NonceSource};
 use super::platform_policy::{Circumstances, PlatformPolicy};
@@ -18,7 +20,7 @@ pub const COMPLIANT: &str = "azure-compliant-cvm";
 /// What evidence is judged by.
 pub struct Appraiser {
     anchors: TrustAnchors,
-    crls: Crls,
+    crls: RwLock<Arc<Crls>>,
     references: References,
     policy: PlatformPolicy,
     development_roots_allowed: bool,
@@ -31,6 +33,8 @@ pub struct AppraiserConfig {
     pub development_root: Option<std::path::PathBuf>,
     /// Revocation lists, DER or PEM.
     pub crl_files: Vec<std::path::PathBuf>,
+    /// Whether every root needs a current list.
+    pub crl_required: bool,
     /// Accepted launches and patch levels.
     pub reference: ReferenceConfig,
 }
@@ -39,7 +43,12 @@ impl From<&Config> for AppraiserConfig {
     /// A development root counts only together with the switch.
     fn from(config: &Config) -> Self {
         let development_root = config.development_root.clone().filter(|_| config.allow_development_roots);
-        Self { development_root, crl_files: config.crl_files.clone(), reference: config.reference() }
+        Self {
+            development_root,
+            crl_files: config.crl_files.clone(),
+            crl_required: config.crl_required,
+            reference: config.reference(),
+        }
     }
 }
 
@@ -94,8 +103,15 @@ impl Appraiser {
                 .with_development_root(&root)
                 .map_err(|error| ConfigError::value("development_root", crate::chain(&error)))?;
         }
+        let mut crls =
+            Crls::new(if config.crl_required { Revocation::Required } else { Revocation::IfPresent });
+        for path in &config.crl_files {
+            add_crl(&mut crls, &read(path)?, &anchors).map_err(|problem| {
+                ConfigError::value("crl_files", format!("{}: {problem}", path.display()))
+            })?;
+        }
         Ok(Self {
-            crls: crls(&config.crl_files, &anchors)?,
+            crls: RwLock::new(Arc::new(crls)),
             anchors,
             references: References::load(&config.reference)?,
             policy: PlatformPolicy::shipped(),
@@ -108,6 +124,11 @@ impl Appraiser {
         self.development_roots_allowed
     }
 
+    /// The roots that are trusted.
+    pub fn roots(&self) -> impl Iterator<Item = snp::TrustRoot> {
+        self.anchors.roots()
+    }
+
     /// The accepted launches.
     pub fn references(&self) -> &References {
         &self.references
@@ -118,11 +139,24 @@ impl Appraiser {
         &self.policy
     }
 
+    /// The revocation lists in force.
+    pub fn crls(&self) -> Arc<Crls> {
+        Arc::clone(&self.crls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in a newer revocation list (DER or PEM). An older one, or one that no trusted root signed, changes nothing.
+    pub fn add_crl(&self, file: &[u8]) -> Result<(), String> {
+        let mut crls = Crls::clone(&self.crls());
+        add_crl(&mut crls, file, &self.anchors)?;
+        *self.crls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crls);
+        Ok(())
+    }
+
     /// Verifies signature, certificates and revocation, and that the report binds the attached data.
     pub fn verify(&self, evidence: Evidence, now: i64) -> Result<VerifiedEvidence, Box<Denial>> {
         let chain =
             CertChain::from_pem(&evidence.certificates).map_err(|error| explained(error.explain()))?;
-        let verified = snp::verify(&evidence.report, &chain, &self.anchors, &self.crls, UnixTime(now))
+        let verified = snp::verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
             .map_err(|error| explained(error.explain()))?;
         let report = verified.report();
         if let Some(runtime) = &evidence.runtime_data {
@@ -254,20 +288,16 @@ fn certificate_der(file: &[u8]) -> Option<Vec<u8>> {
     Some(der.to_vec())
 }
 
-fn crls(files: &[std::path::PathBuf], anchors: &TrustAnchors) -> Result<Crls, ConfigError> {
+fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<(), String> {
     use rustls_pki_types::pem::PemObject as _;
-    let mut crls = Crls::default();
-    for path in files {
-        let file = read(path)?;
-        let der = match file.first() {
-            Some(0x30) => file,
-            _ => rustls_pki_types::CertificateRevocationListDer::from_pem_slice(&file)
-                .map_err(|error| ConfigError::value("crl_files", format!("{}: {error}", path.display())))?
-                .to_vec(),
-        };
-        crls.add(&der, anchors).map_err(|error| {
-            ConfigError::value("crl_files", format!("{}: {}", path.display(), crate::chain(&error)))
-        })?;
-    }
-    Ok(crls)
+    let pem;
+    let der = match file.first() {
+        Some(0x30) => file,
+        _ => {
+            pem = rustls_pki_types::CertificateRevocationListDer::from_pem_slice(file)
+                .map_err(|error| error.to_string())?;
+            pem.as_ref()
+        }
+    };
+    crls.add(der, anchors).map(drop).map_err(|error| crate::chain(&error))
 }

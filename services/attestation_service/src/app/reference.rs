@@ -104,6 +104,11 @@ impl References {
         self.minimum_tcb.get(&product).copied().unwrap_or_default()
     }
 
+    /// Computes what [`References::describe`] needs, which takes a moment.
+    pub fn prepare(&self) {
+        self.known.get_or_init(|| self.known_launches());
+    }
+
     /// What a digest that is not accepted belongs to, if it is another launch of a known build.
     pub fn describe(&self, digest: &Digest) -> Option<&str> {
         self.known.get_or_init(|| self.known_launches()).get(digest).map(String::as_str)

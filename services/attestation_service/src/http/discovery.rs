@@ -44,6 +44,17 @@ pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
         "trustRoots": roots,
         "developmentRootsAllowed": development,
         "policyHash": service.appraiser.policy().hash(),
+        "revocationLists": revocation_lists(&service),
         "references": service.appraiser.references().names(),
     }))
+}
+
+/// Until when the revocation list of each trusted root holds; null where there is none.
+fn revocation_lists(service: &Service) -> Value {
+    let crls = service.appraiser.crls();
+    let roots = service.appraiser.roots().map(|root| {
+        let until = crls.fresh_until(root.id()).map(|time| time.to_string());
+        (root.to_string(), json!(until))
+    });
+    Value::Object(roots.collect())
 }

@@ -45,7 +45,7 @@ async fn evidence_under_another_root() {
         claim: root of the certificate chain
         expected: one of AMD's roots, or a development root that was allowed explicitly
         actual: STRANGERS-ROOT (CN=ARK-Milan (Casemate development),O=Casemate development\, not AMD)
-        rule: AMD 57230 (KDS), section 2, chain of trust; the roots are pinned by digest
+        rule: AMD 57230 (KDS), chain of trust; the roots are pinned by digest
         remedy: use a host with AMD SEV-SNP; for a development host, configure its root and allow development roots"#]]).await;
 }
 
@@ -56,12 +56,12 @@ async fn a_stranger_who_borrows_our_certificates() {
     refused(
         &attempt,
         expect![[r#"
-        code: ReportSignatureInvalid
-        claim: SnpReport.signature
-        expected: a signature of the certificate's key over bytes 0 to 0x29F
-        actual: the signature of the report is wrong
-        rule: AMD 56860 (SNP firmware ABI), section 7.3 and chapter 10, digital signatures
-        remedy: send the report unaltered, with the certificate for its chip id and reported TCB"#]],
+            code: ReportSignatureInvalid
+            claim: SnpReport.signature
+            expected: a signature of the certificate's key over bytes 0 to 0x29F
+            actual: the signature of the report is wrong
+            rule: AMD 56860 (SNP firmware ABI), section 7.3 and the format of ECDSA P-384 signatures
+            remedy: send the report unaltered, with the certificate for its chip id and reported TCB"#]],
     )
     .await;
 }
@@ -95,7 +95,7 @@ async fn development_evidence_where_only_amd_is_trusted() {
         claim: root of the certificate chain
         expected: one of AMD's roots, or a development root that was allowed explicitly
         actual: OUR-ROOT (CN=ARK-Milan (Casemate development),O=Casemate development\, not AMD)
-        rule: AMD 57230 (KDS), section 2, chain of trust; the roots are pinned by digest
+        rule: AMD 57230 (KDS), chain of trust; the roots are pinned by digest
         remedy: use a host with AMD SEV-SNP; for a development host, configure its root and allow development roots"#]].assert_eq(&shown(&denial));
     // The root file alone is not consent.
     let lab = Lab::with(|config| config.allow_development_roots = false).await;

@@ -54,6 +54,7 @@ async fn an_altered_report_of_silicon() {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn recorded_reports_of_three_generations_get_tokens() {
     let Some(folder) = std::env::var_os("CASEMATE_VECTORS").map(std::path::PathBuf::from) else {
         eprintln!("skipped: CASEMATE_VECTORS is not set");

@@ -8,5 +8,6 @@ mod nonces;
 mod offline;
 mod process;
 mod requests;
+mod revocation;
 mod support;
 mod tokens;

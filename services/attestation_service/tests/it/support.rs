@@ -249,6 +249,8 @@ impl Lab {
                 OURS.root()
             }),
             crl_files: Vec::new(),
+            crl_urls: Vec::new(),
+            crl_required: false,
             log_token_sha256: Some(hex::encode(sha256(LOG_TOKEN.as_bytes()))),
             firmware: vec![BUILD.config()],
             measurement: Vec::new(),

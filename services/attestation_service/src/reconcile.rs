@@ -1,0 +1,3 @@
+//! Loops that keep something current: observe, decide, act, and again.
+
+pub mod revocation;
