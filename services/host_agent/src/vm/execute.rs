@@ -127,7 +127,9 @@ impl Vm {
         };
         let host = self.host.clone();
         let launched = tokio::task::spawn_blocking(move || host.processor.launch(&launch)).await;
-        launched.expect("the launch does not panic")
+        launched.unwrap_or_else(|error| {
+            Err(failure::transient("HostFault", "launch the VM", "a launch context", error.to_string()))
+        })
     }
 
     fn start_paravisor(&mut self, image: &image::Image, launched: Launched) -> Result<(), Box<Failure>> {
@@ -241,8 +243,13 @@ impl Vm {
     async fn decommission(&mut self) -> Result<(), Box<Failure>> {
         if let Some(context) = self.record.context.take() {
             let host = self.host.clone();
-            let done = tokio::task::spawn_blocking(move || host.processor.decommission(context)).await;
-            done.expect("giving back a context does not panic");
+            // The only error is an agent that ends: the context is then given back by the next one.
+            if let Err(error) =
+                tokio::task::spawn_blocking(move || host.processor.decommission(context)).await
+            {
+                tracing::info!(context, %error, "a launch context was not given back");
+                self.record.context = Some(context);
+            }
         }
         self.keep()
     }

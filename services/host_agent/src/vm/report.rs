@@ -35,8 +35,9 @@ pub fn state(
 }
 
 fn phase(on: bool, spec: &VmSpec, record: &Record, seen: &Observed, paravisor: &ParavisorSeen) -> VmPhase {
-    let gone = seen.qemu != QemuSeen::Running
-        && matches!(seen.paravisor, ParavisorState::Absent | ParavisorState::Stopped | ParavisorState::Died);
+    // Not before its launch context is given back is a VM down: whoever waits for it may end the agent then.
+    let gone =
+        seen.qemu == QemuSeen::Absent && seen.paravisor == ParavisorState::Absent && record.context.is_none();
     let failed = record.fault.as_ref();
     let failed = failed.is_some_and(|fault| fault.generation == spec.generation && !fault.failure.transient);
     match seen.qemu {
@@ -179,6 +180,7 @@ mod tests {
         };
         assert_eq!(phase(QemuSeen::Running, ParavisorState::Ready), VmPhase::Stopping);
         assert_eq!(phase(QemuSeen::Absent, ParavisorState::Ready), VmPhase::Stopping);
+        assert_eq!(phase(QemuSeen::Absent, ParavisorState::Stopped), VmPhase::Stopping);
         assert_eq!(phase(QemuSeen::Absent, ParavisorState::Absent), VmPhase::Stopped);
     }
 }
