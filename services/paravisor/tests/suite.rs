@@ -1,5 +1,11 @@
 //! Integration tests of the paravisor, one file a feature.
 
+#[path = "suite/attacks.rs"]
+mod attacks;
+#[path = "suite/flow.rs"]
+mod flow;
+#[path = "suite/lab/mod.rs"]
+mod lab;
 #[path = "suite/nbd.rs"]
 mod nbd;
 #[path = "suite/support.rs"]

@@ -35,6 +35,9 @@ pub fn open(
     observer: &dyn Observer,
 ) -> Result<Keeper, Stop> {
     let keeper = Keeper::open(locked.unlock(kek)?, &config.boot_region)?;
+    if let Some(region) = &keeper.region {
+        region.verify()?;
+    }
     let encrypted = keeper.record.volume.is_some();
     if encrypted != (launch.document.security_encryption == SecurityEncryption::DiskWithVMGuestState) {
         return Err(changed("securityEncryption", "as at the first start", "another"));

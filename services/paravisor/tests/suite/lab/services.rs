@@ -1,0 +1,189 @@
+//! A double of attestation service and key service: evidence must bind what it says, a key goes only to the transfer key
+//! of a token, generations only go forward.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{
+    KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
+    PublicKeyComponents,
+};
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use internal_api::launch::sha256_hex;
+use paravisor::failure::Stop;
+use paravisor::flow::world::Services;
+use public_api::Denial;
+use public_api::attestation::{AttestSevSnpVmRequest, ParavisorRuntimeClaims, SevSnpEvidence};
+use public_api::client::ClientError;
+use public_api::encoding::{from_base64_any, to_base64, to_base64url};
+use public_api::jwk::Jwk;
+use public_api::keys::{
+    KeyAttributes, KeyBundle, KeyEncryption, KeyHsm, KeyHsmHeader, KeyReleaseParameters, ReleasePayload,
+    ReleaseRequestEcho, ReleaseResponse,
+};
+use snp::report::Report;
+
+pub const KEY_ID: &str = "https://keys.example/keys/vm/0123456789abcdef0123456789abcdef";
+
+/// Both services.
+#[derive(Default)]
+pub struct FakeServices {
+    state: Mutex<State>,
+    /// Changes an answer of `release` on its way.
+    pub spoil: Mutex<Option<fn(&mut ReleasePayload)>>,
+    /// The next calls of `release` are not answered.
+    pub deaf: Mutex<bool>,
+    /// Which of two keys is the VM's.
+    pub second_key: Mutex<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    nonces: u32,
+    tokens: BTreeMap<String, ParavisorRuntimeClaims>,
+    last: Option<u64>,
+    released: Vec<u64>,
+}
+
+fn key(second: bool) -> &'static [u8] {
+    static KEYS: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
+    KEYS[usize::from(second)].get_or_init(|| {
+        let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        key.as_der().unwrap().as_ref().to_vec()
+    })
+}
+
+/// The service's signing key and its certificate.
+fn signer() -> &'static (RsaKeyPair, Vec<u8>) {
+    static SIGNER: OnceLock<(RsaKeyPair, Vec<u8>)> = OnceLock::new();
+    SIGNER.get_or_init(|| {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = pair.as_der().unwrap().as_ref().to_vec();
+        let signing =
+            rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &rcgen::PKCS_RSA_SHA256).unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&signing).unwrap();
+        (pair, certificate.der().to_vec())
+    })
+}
+
+impl FakeServices {
+    /// Generations whose keys were released, in order.
+    pub fn released(&self) -> Vec<u64> {
+        self.state.lock().unwrap().released.clone()
+    }
+
+    /// The claims of the last token.
+    pub fn last_claims(&self) -> ParavisorRuntimeClaims {
+        self.state.lock().unwrap().tokens.last_key_value().unwrap().1.clone()
+    }
+}
+
+fn denied(code: &str, expected: impl ToString, actual: impl ToString) -> Stop {
+    let denial = Denial::new(code, "generation", expected.to_string(), actual.to_string(), "rule", "remedy");
+    ClientError::Denied { service: "https://keys.example".to_owned(), denial: Box::new(denial) }.into()
+}
+
+impl Services for FakeServices {
+    fn nonce(&self) -> Result<String, Stop> {
+        let mut state = self.state.lock().unwrap();
+        state.nonces += 1;
+        Ok(format!("nonce-{}", state.nonces))
+    }
+
+    fn attest(&self, request: &AttestSevSnpVmRequest) -> Result<String, Stop> {
+        let evidence: SevSnpEvidence = serde_json::from_slice(&request.report).unwrap();
+        let report = Report::parse(&evidence.snp_report).unwrap();
+        let runtime = request.runtime_data.as_ref().unwrap();
+        let init = request.init_time_data.as_ref().unwrap();
+        assert_eq!(hex::encode(&report.report_data[..32]), sha256_hex(&runtime.data));
+        assert_eq!(report.report_data[32..], [0; 32]);
+        assert_eq!(hex::encode(report.host_data), sha256_hex(&init.data));
+        let claims: ParavisorRuntimeClaims = serde_json::from_slice(&runtime.data).unwrap();
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(claims.nonce, format!("nonce-{}", state.nonces), "the nonce that was given out last");
+        assert_eq!(request.nonce.as_ref().unwrap(), &claims.nonce);
+        let token = format!("token-{:06}", state.tokens.len());
+        state.tokens.insert(token.clone(), claims);
+        Ok(token)
+    }
+
+    fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
+        let mut state = self.state.lock().unwrap();
+        if *self.deaf.lock().unwrap() {
+            let (service, status, code) = ("https://keys.example".to_owned(), 503, "Busy".to_owned());
+            return Err(ClientError::Status { service, status, code, message: String::new() }.into());
+        }
+        let claims = state.tokens.get(&parameters.target).unwrap().clone();
+        let generation = claims.guest_state.generation;
+        let allowed = state.last.map_or(0..=1, |last| last..=last + 1);
+        if !allowed.contains(&generation) {
+            let code = if generation < *allowed.start() { "RollbackRefused" } else { "GenerationAhead" };
+            return Err(denied(code, format!("{allowed:?}"), generation));
+        }
+        state.last = Some(generation);
+        state.released.push(generation);
+        let mut payload = self.payload(&claims.keys[0], parameters);
+        if let Some(spoil) = *self.spoil.lock().unwrap() {
+            spoil(&mut payload);
+        }
+        Ok(sign(&payload))
+    }
+}
+
+impl FakeServices {
+    fn payload(&self, transfer: &Jwk, parameters: &KeyReleaseParameters) -> ReleasePayload {
+        let enc = parameters.enc.unwrap();
+        assert_eq!(enc, KeyEncryption::RsaAesKeyWrap256);
+        let ciphertext = wrap(transfer, key(*self.second_key.lock().unwrap()));
+        let header = KeyHsmHeader { kid: "HCLTransferKey".to_owned(), alg: "dir".to_owned(), enc };
+        let hsm = KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext };
+        let key_hsm = Some(to_base64url(&serde_json::to_vec(&hsm).unwrap()));
+        let key = Jwk { kid: Some(KEY_ID.to_owned()), kty: "RSA-HSM".to_owned(), key_hsm, ..Jwk::default() };
+        let bundle = KeyBundle {
+            key,
+            attributes: KeyAttributes::default(),
+            tags: BTreeMap::new(),
+            release_policy: None,
+        };
+        ReleasePayload {
+            request: ReleaseRequestEcho {
+                api_version: "7.4".to_owned(),
+                enc,
+                kid: KEY_ID.to_owned(),
+                nonce: parameters.nonce.clone(),
+            },
+            response: ReleaseResponse { key: bundle },
+        }
+    }
+}
+
+fn wrap(transfer: &Jwk, key: &[u8]) -> Vec<u8> {
+    let number = |text: &Option<String>| from_base64_any(text.as_ref().unwrap()).unwrap();
+    let (n, e) = (number(&transfer.n), number(&transfer.e));
+    let components = PublicKeyComponents { n: n.as_slice(), e: e.as_slice() };
+    let public: PublicEncryptingKey = components.try_into().unwrap();
+    let public = OaepPublicEncryptingKey::new(public).unwrap();
+    let kek = [7; 32];
+    let mut out = vec![0; public.ciphertext_size()];
+    public.encrypt(&OAEP_SHA256_MGF1SHA256, &kek, &mut out, None).unwrap();
+    let mut wrapped = vec![0; key.len() + 16];
+    let length = AesKek::new(&AES_256, &kek).unwrap().wrap_with_padding(key, &mut wrapped).unwrap().len();
+    out.extend_from_slice(&wrapped[..length]);
+    out
+}
+
+pub fn sign(payload: &ReleasePayload) -> String {
+    let (pair, certificate) = signer();
+    let header = serde_json::json!({ "alg": "RS256", "kid": "k", "x5c": [to_base64(certificate)] });
+    let signed = format!(
+        "{}.{}",
+        to_base64url(header.to_string().as_bytes()),
+        to_base64url(&serde_json::to_vec(payload).unwrap())
+    );
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    format!("{signed}.{}", to_base64url(&signature))
+}
