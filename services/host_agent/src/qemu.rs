@@ -73,7 +73,8 @@ impl Machine {
         to.flag("-no-user-config");
         to.flag("-no-reboot");
         to.option("-display", "none");
-        to.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny");
+        // `elevateprivileges=deny` would also deny setsid, which the forward's children call before they run.
+        to.option("-sandbox", "on,obsolete=deny,resourcecontrol=deny");
         to.option("-machine", "q35,smm=on,vmport=off");
         to.option("-accel", accelerator);
         to.option("-cpu", cpu);
@@ -220,7 +221,7 @@ mod tests {
             -no-user-config
             -no-reboot
             -display none
-            -sandbox on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny
+            -sandbox on,obsolete=deny,resourcecontrol=deny
             -machine q35,smm=on,vmport=off
             -accel tcg,thread=multi
             -cpu max,la57=off
