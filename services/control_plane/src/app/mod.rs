@@ -19,6 +19,8 @@ pub mod validation;
 pub mod views;
 pub mod vm;
 pub mod vm_body;
+pub mod vm_references;
+pub mod vm_update;
 pub mod vms;
 
 mod os_profile;

@@ -183,3 +183,7 @@ fn spec(app: &ControlPlane, vm: &VmRow) -> Option<VmSpec> {
 pub fn is_recent(host: &HostRow, now: i64, timeout_seconds: u32) -> bool {
     now - host.synced_at <= i64::from(timeout_seconds) * 1000
 }
+
+#[cfg(test)]
+#[path = "observation_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use public_api::Denial;
 use serde_json::{Value, json};
 
 use super::refusal::Refusal;
-use super::{ControlPlane, now_millis, time_text};
+use super::{ControlPlane, time_text};
 use crate::store::{FailureRow, OperationRow, Resource, Tx, Verb};
 
 /// An operation that was accepted.
@@ -101,8 +101,7 @@ pub fn status_body(operation: &OperationRow, outcome: &Outcome) -> Value {
         "startTime": time_text(operation.started_at),
     });
     match outcome {
-        Outcome::InProgress => {}
-        Outcome::Succeeded => body["endTime"] = json!(time_text(now_millis())),
+        Outcome::InProgress | Outcome::Succeeded => {}
         Outcome::Failed(failure) => {
             body["endTime"] = json!(time_text(failure.at));
             let error = failure_refusal(&failure.failure).body().error;

@@ -1,3 +1,5 @@
+//! The validation matrix, rule by rule, with the texts that callers see.
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 

@@ -4,10 +4,11 @@ use internal_api::host::{HostCapacity, Platform, VmPhase};
 use public_api::encoding::from_base64_any;
 use serde_json::{Value, json};
 
+use super::observation::is_recent;
 use super::operations::failure_message;
 use super::state::{ProvisioningState, power_state, provisioning_state};
-use super::time_text;
-use crate::store::{HostRow, Resource, VmRow};
+use super::{ControlPlane, now_millis, time_text};
+use crate::store::{HostRow, Resource, StoreError, VmRow};
 
 /// The provisioning state of a VM.
 pub fn vm_state(vm: &VmRow) -> ProvisioningState {
@@ -15,8 +16,35 @@ pub fn vm_state(vm: &VmRow) -> ProvisioningState {
     provisioning_state(resource.deleted, resource.generation, resource.reached, vm.failure.is_some())
 }
 
-/// A virtual machine. `hosts` are all hosts; with `instance_view` the view is shown in it.
-pub fn vm(vm: &VmRow, hosts: &[HostRow], instance_view: bool) -> Value {
+/// All hosts, and which of them report.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    rows: Vec<HostRow>,
+    now: i64,
+    timeout_seconds: u32,
+}
+
+impl Hosts {
+    /// The hosts as they are now.
+    pub async fn read(app: &ControlPlane) -> Result<Self, StoreError> {
+        let timeout_seconds = app.config.hosts.timeout_seconds;
+        Ok(Self { rows: app.store.hosts().await?, now: now_millis(), timeout_seconds })
+    }
+
+    fn of(&self, vm: &VmRow) -> Option<&HostRow> {
+        let name = vm.host.as_ref()?;
+        self.rows.iter().find(|host| host.name == *name)
+    }
+
+    /// What to say of a VM whose host is silent: nothing that it last said need be true any more.
+    fn silence(&self, vm: &VmRow) -> Option<String> {
+        let host = self.of(vm).filter(|host| !is_recent(host, self.now, self.timeout_seconds))?;
+        Some(format!("host {} has not reported since {}", host.name, time_text(host.synced_at)))
+    }
+}
+
+/// A virtual machine; with `instance_view` the view is shown in it.
+pub fn vm(vm: &VmRow, hosts: &Hosts, instance_view: bool) -> Value {
     let mut properties = vm.desired.properties.clone();
     properties["vmId"] = json!(vm.vm_id.to_ascii_lowercase());
     properties["provisioningState"] = json!(vm_state(vm).text());
@@ -49,14 +77,14 @@ fn merge(target: &mut Value, more: &Value) {
 }
 
 /// Our labels: what Azure's shape has no place for.
-fn casemate(vm: &VmRow, hosts: &[HostRow]) -> Value {
+fn casemate(vm: &VmRow, hosts: &Hosts) -> Value {
     let state = vm.state.as_ref();
     let failure = shown_failure(vm);
     json!({
         "trustRoot": trust_root(vm, hosts),
         "host": vm.host,
         "hostPhase": state.map(|state| state.phase),
-        "detail": detail(vm),
+        "detail": detail(vm, hosts),
         "failure": failure,
         "sshPort": state.and_then(|state| state.ssh_port),
         "timings": state.map(|state| &state.timings),
@@ -70,11 +98,12 @@ fn casemate(vm: &VmRow, hosts: &[HostRow]) -> Value {
     })
 }
 
-fn detail(vm: &VmRow) -> &str {
-    match &vm.state {
-        Some(state) if vm.waiting.is_empty() => &state.detail,
-        _ => &vm.waiting,
+fn detail(vm: &VmRow, hosts: &Hosts) -> String {
+    if !vm.waiting.is_empty() {
+        return vm.waiting.clone();
     }
+    let said = vm.state.as_ref().map(|state| state.detail.clone());
+    hosts.silence(vm).or(said).unwrap_or_default()
 }
 
 /// The newest refusal: of the wanted generation, or what the host says about a VM that failed after it had come up.
@@ -84,9 +113,8 @@ fn shown_failure(vm: &VmRow) -> Option<&internal_api::paravisor::Failure> {
 }
 
 /// `development`, `amd`, or nothing while neither host nor evidence is known. If they differ, the weaker one counts.
-pub fn trust_root(vm: &VmRow, hosts: &[HostRow]) -> Option<&'static str> {
-    let capacity = vm.host.as_ref().and_then(|name| hosts.iter().find(|host| host.name == *name));
-    let platform = capacity.map(|host| platform_root(&host.capacity));
+pub fn trust_root(vm: &VmRow, hosts: &Hosts) -> Option<&'static str> {
+    let platform = hosts.of(vm).map(|host| platform_root(&host.capacity));
     let token = vm.evidence.as_deref().and_then(evidence_root);
     match (platform, token) {
         (Some("development"), _) | (_, Some("development")) => Some("development"),
@@ -113,12 +141,15 @@ fn evidence_root(bundle: &str) -> Option<&'static str> {
 }
 
 /// The instance view: `[0]` provisioning, `[1]` power, then what only we have.
-pub fn instance_view(vm: &VmRow, hosts: &[HostRow]) -> Value {
+pub fn instance_view(vm: &VmRow, hosts: &Hosts) -> Value {
     let mut statuses = vec![provisioning_status(vm), power_status(vm)];
     if let Some(state) = &vm.state {
         let phase = serde_json::to_value(state.phase).expect("an enum of words");
         let code = format!("CasemateHostPhase/{}", phase.as_str().unwrap_or_default());
         statuses.push(json!({"code": code, "level": "Info", "displayStatus": state.detail}));
+    }
+    if let Some(silence) = hosts.silence(vm) {
+        statuses.push(json!({"code": "CasemateHost/silent", "level": "Warning", "displayStatus": silence}));
     }
     match trust_root(vm, hosts) {
         Some("development") => statuses.push(json!({

@@ -1,18 +1,21 @@
 //! Virtual machines: create, update, label, delete.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{self, compute};
 use super::groups::open_group;
 use super::images::Image;
-use super::names::{self, DES, DISK, NIC, Place, VM};
+use super::names::{self, DISK, Place, VM};
 use super::operations::{self, Begun};
-use super::refusal::{Kind, Refusal};
-use super::validation::{self, Security};
+use super::refusal::Refusal;
+use super::validation;
 use super::vm::{VmDesired, VmFacts, WantedPower, disk_security_type};
-use super::vm_body::{ImageReference, SubResource, VmBody, VmProperties};
-use super::{ControlPlane, launch, now_millis, os_profile};
+use super::vm_body::{VmBody, VmProperties};
+use super::vm_references::{
+    check_image, check_interfaces, check_os_disk, find_image, recovery_key, tenant_key,
+};
+use super::{ControlPlane, launch, now_millis, os_profile, vm_update};
 use crate::store::{NewResource, Resource, Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/virtualMachines";
@@ -35,7 +38,7 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Put, 
     let existing = tx.vm(&place.key(VM)).await?;
     let put = match existing {
         Some(vm) => {
-            let begun = update(app, &mut tx, vm, &shaped).await?;
+            let begun = vm_update::update(app, &mut tx, vm, &shaped).await?;
             Put { begun, created: false }
         }
         None => Put { begun: create(app, &mut tx, &group, &place.name, &shaped).await?, created: true },
@@ -127,144 +130,6 @@ fn complete(shown: &mut Value, computer_name: &str, disk: &NewDisk, facts: &VmFa
     }
 }
 
-fn check_os_disk(properties: &VmProperties) -> Result<(), Refusal> {
-    let disk = &properties.storage_profile.os_disk;
-    let path = |name: &str| format!("properties.storageProfile.osDisk.{name}");
-    match disk.create_option.as_deref() {
-        Some("FromImage") => {}
-        None => return Err(validation::missing(&path("createOption"), "osDisk.createOption")),
-        Some(other) => {
-            let message =
-                format!("The value '{other}' is not offered for osDisk.createOption; use 'FromImage'.");
-            return Err(Refusal::parameter(&path("createOption"), message));
-        }
-    }
-    if disk.os_type.as_deref() == Some("Windows") {
-        return Err(Refusal::parameter(
-            &path("osType"),
-            "Windows images are not offered by this installation.",
-        ));
-    }
-    if disk.delete_option.as_deref() == Some("Detach") {
-        let message = "The value 'Detach' is not offered for osDisk.deleteOption: an OS disk is encrypted for its VM \
-            and goes with it. Leave it out or use 'Delete'.";
-        return Err(Refusal::parameter(&path("deleteOption"), message));
-    }
-    Ok(())
-}
-
-async fn find_image(
-    app: &ControlPlane,
-    tx: &mut Tx,
-    subscription: &str,
-    properties: &VmProperties,
-) -> Result<Image, Refusal> {
-    let target = "properties.storageProfile.imageReference";
-    let reference = properties.storage_profile.image_reference.as_ref();
-    let reference = reference.ok_or_else(|| validation::missing(target, "imageReference"))?;
-    let found = match reference {
-        ImageReference { id: Some(id), .. } => {
-            super::image_resources::resolve(app, tx, subscription, id).await?
-        }
-        ImageReference {
-            publisher: Some(publisher),
-            offer: Some(offer),
-            sku: Some(sku),
-            version: Some(version),
-            ..
-        } => app.catalogue.by_urn(publisher, offer, sku, version)?,
-        _ => {
-            let message =
-                "An image reference needs either 'id', or 'publisher', 'offer', 'sku' and 'version'.";
-            return Err(Refusal::parameter(target, message));
-        }
-    };
-    found.ok_or_else(|| no_image(reference).at(target))
-}
-
-fn no_image(reference: &ImageReference) -> Refusal {
-    let text = |part: &Option<String>| part.clone().unwrap_or_default();
-    let message = match &reference.id {
-        Some(id) => format!("The image '{id}' was not found."),
-        None => format!(
-            "The platform image '{}:{}:{}:{}' is not available. Verify that all fields in the storage profile are correct.",
-            text(&reference.publisher),
-            text(&reference.offer),
-            text(&reference.sku),
-            text(&reference.version)
-        ),
-    };
-    Refusal::new(Kind::NotFound, "ImageNotFound", message)
-}
-
-/// An image is made for one way of encryption: its initramfs unlocks the root by TPM, or it does not.
-fn check_image(image: &Image, security: &Security) -> Result<(), Refusal> {
-    let encrypted = security.encryption == internal_api::launch::SecurityEncryption::DiskWithVMGuestState;
-    if encrypted == image.disk_encrypted {
-        return Ok(());
-    }
-    let security_type = disk_security_type(security.encryption, security.disk_encryption_set.is_some());
-    let message = format!("SecurityType '{security_type}' is not supported by given image.");
-    Err(Refusal::parameter("securityProfile.securityType", message))
-}
-
-async fn check_interfaces(
-    tx: &mut Tx,
-    subscription: &str,
-    interfaces: &[SubResource],
-) -> Result<(), Refusal> {
-    let target = "properties.networkProfile.networkInterfaces";
-    if interfaces.len() > 1 {
-        let message = "The number of network interfaces exceeds the maximum allowed for the VM size (1).";
-        return Err(Refusal::parameter(target, message));
-    }
-    for interface in interfaces {
-        let id =
-            interface.id.as_deref().ok_or_else(|| validation::missing(target, "networkInterfaces.id"))?;
-        if tx.referenced(NIC, subscription, id).await?.is_none() {
-            let message = format!(
-                "Resource {id} referenced by the virtual machine was not found. Please make sure that the referenced resource exists, and that both resources are in the same region."
-            );
-            return Err(Refusal::new(Kind::BadRequest, "InvalidResourceReference", message).at(target));
-        }
-    }
-    Ok(())
-}
-
-/// The tenant's key, from the disk encryption set.
-async fn tenant_key(tx: &mut Tx, subscription: &str, set: Option<&str>) -> Result<Option<String>, Refusal> {
-    let Some(id) = set else { return Ok(None) };
-    let target = "properties.storageProfile.osDisk.managedDisk.securityProfile.diskEncryptionSet.id";
-    let Some(found) = tx.referenced(DES, subscription, id).await? else {
-        let message = format!("The disk encryption set '{id}' was not found.");
-        return Err(Refusal::new(Kind::BadRequest, "InvalidResourceReference", message).at(target));
-    };
-    let properties = &found.desired["properties"];
-    if properties["encryptionType"] != json!("ConfidentialVmEncryptedWithCustomerKey") {
-        let message = format!(
-            "The disk encryption set '{id}' must have the encryption type 'ConfidentialVmEncryptedWithCustomerKey' to be used in a disk's security profile."
-        );
-        return Err(Refusal::parameter(target, message));
-    }
-    Ok(properties["activeKey"]["keyUrl"].as_str().map(str::to_owned))
-}
-
-fn recovery_key(pem: String) -> Result<String, Refusal> {
-    let text = pem.trim();
-    let inner = text
-        .strip_prefix("-----BEGIN PUBLIC KEY-----")
-        .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
-        .map(|inner| inner.split_whitespace().collect::<String>());
-    let der = inner.and_then(|inner| public_api::encoding::from_base64_any(&inner).ok());
-    match der.filter(|der| aws_lc_rs::rsa::PublicEncryptingKey::from_der(der).is_ok()) {
-        Some(_) => Ok(pem),
-        None => {
-            let message = "The recovery key must be an RSA public key (SubjectPublicKeyInfo) in PEM.";
-            Err(Refusal::parameter("properties.casemate.recoveryKey", message))
-        }
-    }
-}
-
 fn disk_bytes(properties: &VmProperties, image: &Image) -> Result<u64, Refusal> {
     let Some(gib) = properties.storage_profile.os_disk.disk_size_gb else { return Ok(image.size_bytes) };
     let bytes = u64::try_from(gib).unwrap_or(0) << 30;
@@ -334,130 +199,6 @@ fn disk_resource(disk: NewDisk, vm: &NewResource, facts: &VmFacts) -> NewResourc
         reached: 1,
         ..vm.clone()
     }
-}
-
-async fn update(app: &ControlPlane, tx: &mut Tx, vm: VmRow, shaped: &Value) -> Result<Begun, Refusal> {
-    refuse_if_deleting(&vm.resource)?;
-    let location = shaped.get("location").and_then(Value::as_str).or(Some(&app.config.region));
-    names::check_location(TYPE, location, &app.config.region)?;
-    let mut given = shaped.get("properties").cloned().unwrap_or_else(|| json!({}));
-    check_custom_data(&vm, &mut given)?;
-    let mut merged = shown_with_fixed(&vm);
-    overlay(&mut merged, &given);
-    check_fixed(&shown_with_fixed(&vm), &merged)?;
-    let typed: VmProperties = body::typed(&merged)?;
-    let security = validation::security(&typed)?;
-    check_os_disk(&typed)?;
-    check_interfaces(tx, &vm.resource.subscription, &typed.network_profile.network_interfaces).await?;
-    let resized = resize(tx, &vm, &security).await?;
-    if let Some(properties) = merged.as_object_mut() {
-        properties.remove("casemate");
-    }
-    let tags = shaped.get("tags").and_then(Value::as_object).cloned();
-    let desired = VmDesired {
-        tags: tags.unwrap_or_else(|| vm.desired.tags.clone()),
-        properties: merged,
-        ..vm.desired.clone()
-    };
-    change(tx, &vm, desired, !resized, Verb::Write).await
-}
-
-/// The stored properties, with the recovery key, which is kept among the facts.
-fn shown_with_fixed(vm: &VmRow) -> Value {
-    let mut properties = vm.desired.properties.clone();
-    if let Some(key) = &vm.facts.recovery_key {
-        properties["casemate"] = json!({"recoveryKey": key});
-    }
-    properties
-}
-
-/// Lays `given` over `base`: objects member by member, everything else as a whole.
-fn overlay(base: &mut Value, given: &Value) {
-    match (base, given) {
-        (Value::Object(base), Value::Object(given)) => {
-            for (name, value) in given {
-                overlay(base.entry(name.clone()).or_insert_with(|| Value::Object(Map::new())), value);
-            }
-        }
-        (base, given) => *base = given.clone(),
-    }
-}
-
-/// What the launch document, the key's policy or the disk hold on to.
-const FIXED: [&str; 10] = [
-    "storageProfile/imageReference",
-    "storageProfile/osDisk/name",
-    "storageProfile/osDisk/createOption",
-    "storageProfile/osDisk/diskSizeGB",
-    "storageProfile/osDisk/managedDisk/securityProfile",
-    "osProfile/computerName",
-    "osProfile/adminUsername",
-    "osProfile/linuxConfiguration/ssh",
-    "securityProfile",
-    "casemate/recoveryKey",
-];
-
-fn check_fixed(before: &Value, after: &Value) -> Result<(), Refusal> {
-    for path in FIXED {
-        let pointer = format!("/{path}");
-        if !same(before.pointer(&pointer), after.pointer(&pointer)) {
-            return Err(validation::unchangeable(&path.replace('/', ".")));
-        }
-    }
-    Ok(())
-}
-
-/// Equal but for the case of text (ids, names) and a key's trailing newline.
-fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
-    match (left, right) {
-        (Some(Value::String(left)), Some(Value::String(right))) => {
-            left.trim().eq_ignore_ascii_case(right.trim())
-        }
-        (Some(Value::Object(left)), Some(Value::Object(right))) => {
-            left.keys().chain(right.keys()).all(|name| same(left.get(name), right.get(name)))
-        }
-        (Some(Value::Array(left)), Some(Value::Array(right))) => {
-            left.len() == right.len()
-                && left.iter().zip(right).all(|(left, right)| same(Some(left), Some(right)))
-        }
-        (left, right) => left == right,
-    }
-}
-
-/// Custom data is never shown, so it is compared with what was bound, and not kept a second time.
-fn check_custom_data(vm: &VmRow, given: &mut Value) -> Result<(), Refusal> {
-    let Some(profile) = given.get_mut("osProfile").and_then(Value::as_object_mut) else { return Ok(()) };
-    if profile.contains_key("adminPassword") {
-        return Err(validation::unchangeable("osProfile.adminPassword"));
-    }
-    let Some(custom_data) = profile.remove("customData") else { return Ok(()) };
-    let bound: Value = serde_json::from_str(&vm.provisioning_data).unwrap_or_default();
-    match bound.get("customData") == Some(&custom_data) {
-        true => Ok(()),
-        false => Err(validation::unchangeable("osProfile.customData")),
-    }
-}
-
-/// Changes the size of a VM that is off. Says whether it did.
-async fn resize(tx: &mut Tx, vm: &VmRow, security: &Security) -> Result<bool, Refusal> {
-    if security.size.name == vm.facts.size {
-        return Ok(false);
-    }
-    if vm.desired.power == WantedPower::Running {
-        let message = format!(
-            "Unable to resize the VM '{}' while it runs: stop or deallocate it first.",
-            vm.resource.name
-        );
-        return Err(Refusal::conflict("OperationNotAllowed", message).at("properties.hardwareProfile.vmSize"));
-    }
-    let facts = VmFacts {
-        size: security.size.name.clone(),
-        vcpus: security.size.vcpus,
-        memory_mib: security.size.memory_mib,
-        ..vm.facts.clone()
-    };
-    tx.set_facts(&vm.resource.key, &facts).await?;
-    Ok(true)
 }
 
 /// Replaces a VM's labels.

@@ -22,7 +22,7 @@ use crate::app::refusal::{Kind, Refusal};
 
 /// Largest report: evidence of many VMs at once.
 const MAX_REPORT: usize = 16 << 20;
-/// Longest wait for news; well below the time after which a silent host counts as gone.
+/// Longest wait for news; a third of the time after which a silent host counts as gone, if that is less.
 const LONGEST_WAIT: u32 = 30;
 
 /// The host interface.
@@ -66,7 +66,8 @@ async fn exchange(app: &App, tls: &TlsInfo, name: &str, body: Body) -> Result<se
     })?;
     let mut changes = app.store.changes();
     observation::record(app, name, &request).await?;
-    let deadline = Instant::now() + Duration::from_secs(request.wait_seconds.min(LONGEST_WAIT).into());
+    let longest = LONGEST_WAIT.min(app.config.hosts.timeout_seconds / 3).max(1);
+    let deadline = Instant::now() + Duration::from_secs(request.wait_seconds.min(longest).into());
     loop {
         changes.mark_unchanged();
         let (revision, assignments) = observation::assignments(app, name).await?;

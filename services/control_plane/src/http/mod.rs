@@ -8,6 +8,7 @@ mod health;
 mod hosts;
 mod image_names;
 mod images;
+mod inventory;
 mod login;
 mod metadata;
 mod network;

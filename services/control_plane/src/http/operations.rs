@@ -8,7 +8,7 @@ use super::{App, Call, reply};
 use crate::app::names::VM;
 use crate::app::operations::{Outcome, failure_refusal, look_up, status_body};
 use crate::app::refusal::{Kind, Refusal};
-use crate::app::views;
+use crate::app::views::{self, Hosts};
 use crate::store::{OperationRow, Resource, Verb};
 
 /// `GET .../operations/{id}`.
@@ -54,7 +54,7 @@ async fn result(
         (Outcome::Succeeded, Verb::Delete, _) => Ok(reply::empty(StatusCode::NO_CONTENT)),
         (Outcome::Succeeded, Verb::Write, Some(resource)) if resource.kind == VM => {
             let vm = app.store.vm(&resource.key).await?;
-            let hosts = app.store.hosts().await?;
+            let hosts = Hosts::read(app).await?;
             Ok(vm.map_or_else(
                 || reply::empty(StatusCode::NO_CONTENT),
                 |vm| reply::ok(&views::vm(&vm, &hosts, false)),

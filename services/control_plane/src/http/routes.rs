@@ -9,8 +9,8 @@ use axum::response::Response;
 use super::path::Parameters;
 use super::versions::Api;
 use super::{
-    App, Call, boot_log, disks, encryption_sets, groups, health, image_names, images, login, metadata,
-    network, operations, path, sizes, subscriptions, virtual_machines as vms,
+    App, Call, boot_log, disks, encryption_sets, groups, health, image_names, images, inventory, login,
+    metadata, network, operations, path, sizes, subscriptions, virtual_machines as vms,
 };
 use crate::app::refusal::{Kind, Refusal};
 use crate::config::Access;
@@ -155,6 +155,8 @@ pub static ROUTES: &[Route] = routes! {
     GET sub!(), read, Core => subscriptions::get;
     GET sub!("/locations"), read, Core => subscriptions::locations;
     GET sub!("/resourceGroups"), read, Core => groups::list;
+    GET sub!("/resources"), read, Core => inventory::list_all;
+    GET group!("/resources"), read, Core => inventory::list_group;
     PUT group!(), write, Core => groups::put;
     GET group!(), read, Core => groups::get;
     HEAD group!(), read, Core => groups::head;

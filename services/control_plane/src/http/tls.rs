@@ -87,11 +87,8 @@ pub fn names(info: &TlsInfo) -> Vec<String> {
             _ => None,
         }));
     }
-    names.extend(common_names(body.subject()));
+    if let Ok(Some(name)) = body.subject().common_name() {
+        names.push(name.value().into_owned());
+    }
     names
-}
-
-fn common_names(subject: &x509_cert::name::Name) -> Vec<String> {
-    let text = subject.to_string();
-    text.split(',').filter_map(|part| part.trim().strip_prefix("CN=")).map(str::to_owned).collect()
 }

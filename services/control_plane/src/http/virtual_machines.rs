@@ -8,7 +8,8 @@ use super::{App, Call, reply};
 use crate::app::names::{self, Place, VM};
 use crate::app::power::{self, PowerAction};
 use crate::app::refusal::{Kind, Refusal};
-use crate::app::{views, vms};
+use crate::app::views::{self, Hosts};
+use crate::app::vms;
 use crate::store::VmRow;
 
 const TYPE: &str = "Microsoft.Compute/virtualMachines";
@@ -61,7 +62,7 @@ pub async fn list_all(app: App, call: Call) -> Result<Response, Refusal> {
 }
 
 async fn list(app: &App, wanted: impl Fn(&VmRow) -> bool) -> Result<Response, Refusal> {
-    let hosts = app.store.hosts().await?;
+    let hosts = Hosts::read(app).await?;
     let vms = app.store.vms().await?;
     Ok(reply::list(vms.iter().filter(|vm| wanted(vm)).map(|vm| views::vm(vm, &hosts, false)).collect()))
 }
@@ -69,7 +70,7 @@ async fn list(app: &App, wanted: impl Fn(&VmRow) -> bool) -> Result<Response, Re
 /// `GET .../instanceView`.
 pub async fn instance_view(app: App, call: Call) -> Result<Response, Refusal> {
     let vm = find(&app, &call.place("vm")).await?;
-    let hosts = app.store.hosts().await?;
+    let hosts = Hosts::read(&app).await?;
     Ok(reply::ok(&views::instance_view(&vm, &hosts)))
 }
 
@@ -121,7 +122,7 @@ pub async fn find(app: &App, place: &Place) -> Result<VmRow, Refusal> {
 }
 
 async fn view(app: &App, vm: &VmRow, expand: bool) -> Result<Value, Refusal> {
-    let mut view = views::vm(vm, &app.store.hosts().await?, expand);
+    let mut view = views::vm(vm, &Hosts::read(app).await?, expand);
     view["etag"] = json!(format!("\"{}\"", vm.resource.generation));
     Ok(view)
 }

@@ -91,3 +91,30 @@ async fn remove_groups(reconcilers: &Reconcilers) -> Result<(), PassError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::fixtures::vm;
+
+    #[test]
+    fn a_vm_goes_only_when_it_shall_and_its_host_has_let_go() {
+        let mut vm = vm("A", 1, 1);
+        vm.host = Some("host-1".into());
+        assert_eq!(plan(&vm), None);
+        vm.resource.deleted = true;
+        let text = "waiting for host host-1 to remove the VM and its disk";
+        assert_eq!(plan(&vm), Some(Step::AwaitHost(text.into())));
+        vm.absent = true;
+        assert_eq!(plan(&vm), Some(Step::Remove { platform_key: Some("vm-a".into()) }));
+    }
+
+    #[test]
+    fn a_tenants_key_is_not_ours_to_delete() {
+        let mut vm = vm("A", 1, 1);
+        vm.resource.deleted = true;
+        vm.absent = true;
+        vm.facts.tenant_key = Some("https://keys.test/keys/mine/1".into());
+        assert_eq!(plan(&vm), Some(Step::Remove { platform_key: None }));
+    }
+}

@@ -120,7 +120,7 @@ fn trouble(name: &str, error: &ClientError) -> KeyTrouble {
     }
 }
 
-fn refused(name: &str, text: &str) -> Failure {
+pub(super) fn refused(name: &str, text: &str) -> Failure {
     Failure {
         code: "PlatformKeyRefused".to_owned(),
         claim: format!("key {name} for the VM's guest state"),

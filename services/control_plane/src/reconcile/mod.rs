@@ -10,6 +10,8 @@
 
 pub mod assignment;
 pub mod deletion;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod key_service;
 pub mod placement;
 pub mod vm_key;

@@ -1,87 +1,11 @@
-use internal_api::host::{Accelerator, HostCapacity, VmState};
-use internal_api::launch::SecurityEncryption;
-use serde_json::json;
+//! Placement, as tables.
 
 use super::*;
-use crate::app::vm::{VmDesired, VmFacts};
-use crate::store::{FailureRow, Resource};
+use crate::reconcile::fixtures::{NOW, host, state, vm};
+use crate::store::FailureRow;
 
-const RULES: Rules = Rules {
-    now: 1_000_000,
-    host_timeout_seconds: 90,
-    placement_timeout_seconds: 300,
-    allow_development: true,
-};
-
-fn vm(name: &str, vcpus: u32, memory_mib: u64) -> VmRow {
-    VmRow {
-        resource: Resource {
-            key: name.into(),
-            id: name.into(),
-            kind: "vm".into(),
-            subscription: "s".into(),
-            group_key: "g".into(),
-            name: name.into(),
-            location: "local".into(),
-            incarnation: name.into(),
-            desired: json!({}),
-            generation: 1,
-            reached: 0,
-            deleted: false,
-            created_at: RULES.now,
-            changed_at: RULES.now,
-        },
-        desired: VmDesired {
-            tags: serde_json::Map::new(),
-            properties: json!({}),
-            power: WantedPower::Running,
-            restarts: 0,
-            asked: 1,
-        },
-        vm_id: name.into(),
-        facts: VmFacts {
-            size: "Size".into(),
-            vcpus,
-            memory_mib,
-            image_digest: String::new(),
-            disk_bytes: 0,
-            encryption: SecurityEncryption::DiskWithVMGuestState,
-            secure_boot: true,
-            disk_id: String::new(),
-            disk_encryption_set: None,
-            tenant_key: None,
-            recovery_key: None,
-        },
-        provisioning_data: String::new(),
-        key_id: None,
-        host: None,
-        launch_document: None,
-        trust_bundle: None,
-        removed_revision: None,
-        absent: false,
-        state: None,
-        evidence: None,
-        evidence_at: None,
-        milestones: BTreeMap::new(),
-        waiting: String::new(),
-        failure: None,
-    }
-}
-
-fn host(name: &str, vcpus: u32, memory_mib: u64) -> HostRow {
-    HostRow {
-        name: name.into(),
-        capacity: HostCapacity {
-            region: "local".into(),
-            platform: Platform::Development,
-            accelerator: Accelerator::Tcg,
-            vcpus,
-            memory_mib,
-        },
-        synced_at: RULES.now,
-        revision: 1,
-    }
-}
+const RULES: Rules =
+    Rules { now: NOW, host_timeout_seconds: 90, placement_timeout_seconds: 300, allow_development: true };
 
 fn step(vms: &[VmRow], hosts: &[HostRow], rules: &Rules) -> Step {
     plan(vms, hosts, rules).pop().expect("one VM wants a place").1
@@ -158,24 +82,13 @@ fn a_deallocated_vm_gives_up_its_place_once_it_is_off() {
     let mut old = vm("old", 4, 2048);
     old.host = Some("a".into());
     let hosts = [host("a", 4, 2048)];
-    let phase = |phase| VmState {
-        vm_id: "old".into(),
-        generation: 1,
-        restarts: 0,
-        phase,
-        detail: String::new(),
-        failure: None,
-        ssh_port: None,
-        evidence: None,
-        timings: BTreeMap::new(),
-    };
     let new = vm("new", 4, 2048);
     let judge = |old: &VmRow| step(&[old.clone(), new.clone()], &hosts, &RULES);
-    old.state = Some(phase(VmPhase::Running));
+    old.state = Some(state(1, VmPhase::Running));
     assert!(matches!(judge(&old), Step::Fail(_)));
     old.desired.power = WantedPower::Deallocated;
     assert!(matches!(judge(&old), Step::Fail(_)));
-    old.state = Some(phase(VmPhase::Stopped));
+    old.state = Some(state(1, VmPhase::Stopped));
     assert_eq!(judge(&old), Step::Place("a".into()));
     old.desired.power = WantedPower::Stopped;
     assert!(matches!(judge(&old), Step::Fail(_)));

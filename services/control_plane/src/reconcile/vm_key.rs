@@ -71,3 +71,64 @@ async fn execute(reconcilers: &Reconcilers, vm: &VmRow, step: Step) -> Result<()
     reconcilers.probe.at("after noting the key")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::fixtures::vm;
+    use crate::store::FailureRow;
+
+    fn step(vm: &VmRow, development: bool) -> Option<Step> {
+        plan(vm, "https://attest.test", development)
+    }
+
+    #[test]
+    fn a_vm_without_a_key_gets_the_tenants_or_its_own() {
+        let mut wanted = vm("A", 1, 1);
+        let Some(Step::EnsurePlatformKey { name, parameters }) = step(&wanted, true) else {
+            panic!("no key")
+        };
+        assert_eq!(
+            (name.as_str(), parameters.kty.as_str(), parameters.key_size),
+            ("vm-a", "RSA-HSM", Some(3072))
+        );
+        assert!(parameters.release_policy.unwrap().immutable);
+        wanted.facts.tenant_key = Some("https://keys.test/keys/mine/1".into());
+        assert_eq!(step(&wanted, true), Some(Step::UseTenantKey("https://keys.test/keys/mine/1".into())));
+    }
+
+    #[test]
+    fn the_policy_trusts_one_kind_of_root_only() {
+        for (development, root) in [(true, "development"), (false, "amd")] {
+            let Some(Step::EnsurePlatformKey { parameters, .. }) = step(&vm("A", 1, 1), development) else {
+                panic!("no key")
+            };
+            let text = String::from_utf8(parameters.release_policy.unwrap().data).unwrap();
+            let condition = format!(r#"{{"claim":"x-casemate-trust-root","equals":"{root}"}}"#);
+            assert!(text.contains(&condition), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_key_is_bound_by_the_policy() {
+        let mut wanted = vm("A", 1, 1);
+        wanted.facts.recovery_key = Some("PEM".into());
+        let Some(Step::EnsurePlatformKey { parameters, .. }) = step(&wanted, true) else { panic!("no key") };
+        let text = String::from_utf8(parameters.release_policy.unwrap().data).unwrap();
+        assert!(text.contains(r#"{"claim":"x-ms-inittime.recoveryKey","equals":"PEM"}"#), "{text}");
+    }
+
+    #[test]
+    fn a_vm_that_has_a_key_or_goes_or_failed_gets_none() {
+        let mut has = vm("A", 1, 1);
+        has.key_id = Some("k".into());
+        let mut goes = vm("A", 1, 1);
+        goes.resource.deleted = true;
+        let mut failed = vm("A", 1, 1);
+        let failure = crate::reconcile::key_service::refused("k", "no");
+        failed.failure = Some(FailureRow { generation: 1, failure, at: 0 });
+        for vm in [has, goes, failed] {
+            assert_eq!(step(&vm, true), None);
+        }
+    }
+}

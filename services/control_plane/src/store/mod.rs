@@ -34,6 +34,14 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A newer program made the file.
+    #[error("the database has schema version {found}; this program knows versions up to {known}")]
+    Newer {
+        /// The file's version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// A column holds JSON that this version does not understand.
     #[error("the database holds {what} that cannot be read")]
     Content {
@@ -96,7 +104,7 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(sql("opening the file"))?;
-        sqlx::raw_sql(include_str!("schema.sql")).execute(&writer).await.map_err(sql("making the tables"))?;
+        prepare(&writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .connect_with(options)
@@ -122,6 +130,26 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Version of `schema.sql`; grows with every change that an older program would not understand.
+const SCHEMA_VERSION: i64 = 1;
+
+/// Makes the tables of a new file; refuses the file of a newer program.
+async fn prepare(writer: &SqlitePool) -> Result<(), StoreError> {
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(writer)
+        .await
+        .map_err(sql("reading the schema's version"))?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Newer { found, known: SCHEMA_VERSION });
+    }
+    sqlx::raw_sql(include_str!("schema.sql")).execute(writer).await.map_err(sql("making the tables"))?;
+    sqlx::query("PRAGMA user_version = 1")
+        .execute(writer)
+        .await
+        .map_err(sql("noting the schema's version"))?;
+    Ok(())
 }
 
 impl Tx {

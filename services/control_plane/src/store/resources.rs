@@ -149,6 +149,16 @@ impl Store {
         rows.iter().map(resource).collect()
     }
 
+    /// All resources of a subscription.
+    pub async fn resources_of_subscription(&self, subscription: &str) -> Result<Vec<Resource>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM resources WHERE subscription = ? ORDER BY key")
+            .bind(subscription)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(sql("listing a subscription"))?;
+        rows.iter().map(resource).collect()
+    }
+
     /// All resources in a group but the group itself.
     pub async fn resources_in(&self, group_key: &str) -> Result<Vec<Resource>, StoreError> {
         let rows = sqlx::query("SELECT * FROM resources WHERE group_key = ?1 AND key <> ?1 ORDER BY key")

@@ -71,6 +71,21 @@ async fn a_wildcard_certificate_names_no_host() {
 }
 
 #[tokio::test]
+async fn a_name_hidden_in_another_name_does_not_count() {
+    let installation = Installation::new().await;
+    for names in [["x,CN=host-1", "y"], ["x+CN=host-1", "y"], ["host-1 ", "host-1.test"], ["HOST-1", "z"]] {
+        let (certificate, key) = installation.authority.leaf_named(names[0], &[names[1]]);
+        let options =
+            Options { identity: format!("{certificate}{key}"), ..installation.options("host-1", 4, 4096) };
+        assert_eq!(status(&options).await, Some(403), "{names:?}");
+    }
+    let (certificate, key) = installation.authority.leaf_named("host-1", &["y"]);
+    let options =
+        Options { identity: format!("{certificate}{key}"), ..installation.options("host-1", 4, 4096) };
+    assert_eq!(status(&options).await, Some(200), "the common name is a name too");
+}
+
+#[tokio::test]
 async fn a_poll_ends_with_news_and_otherwise_with_its_time() {
     let installation = Installation::new().await;
     let client = sim_host::client(&installation.options("host-1", 4, 4096)).unwrap();
@@ -146,6 +161,30 @@ async fn a_report_that_is_not_one_is_refused_by_name() {
         let text = answer.text().await.unwrap();
         assert!(text.contains(word), "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_a_silent_host_last_said_is_marked_as_old() {
+    let mut installation = Installation::stopped().await;
+    installation.config.hosts.timeout_seconds = 3;
+    installation.start().await;
+    let host = installation.host();
+    let arm = installation.arm().await;
+    arm.make_vm("vm1").await;
+    drop(host);
+    let view = wait_for("the silence to show", || async {
+        let vm = arm.get(&format!("{}?$expand=instanceView", vm_path("vm1"))).await.body;
+        let detail = vm["properties"]["casemate"]["detail"].as_str()?.to_owned();
+        detail.starts_with("host host-1 has not reported since").then_some(vm)
+    })
+    .await;
+    let statuses = view["properties"]["instanceView"]["statuses"].as_array().unwrap();
+    assert!(statuses.iter().any(|status| status["code"] == "CasemateHost/silent"));
+    let waiting = arm.put(&vm_path("vm2"), &vm_body()).await;
+    let url = waiting.header("azure-asyncoperation").to_owned();
+    assert_eq!(arm.send(Method::GET, &url, None).await.body["status"], "InProgress", "it may come back");
+    let _back = installation.host();
+    assert_eq!(arm.finish(&waiting).await["status"], "Succeeded");
 }
 
 #[tokio::test]

@@ -49,10 +49,14 @@ impl Authority {
 
     /// A leaf's certificate and key in PEM; the first name is the common name too.
     pub fn leaf(&self, names: &[&str]) -> (String, String) {
+        self.leaf_named(names[0], names)
+    }
+
+    pub fn leaf_named(&self, common_name: &str, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let mut params =
-            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, names[0]);
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common_name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }

@@ -2,6 +2,7 @@
 //! keeps its keys in memory.
 
 mod authorisation;
+mod binary;
 mod bodies;
 mod clients;
 mod crashes;

@@ -105,6 +105,13 @@ async fn an_os_disk_is_a_resource_that_belongs_to_its_vm() {
         (400, "OperationNotAllowed".into())
     );
     assert_eq!(arm.get(&all("disks")).await.body["value"].as_array().unwrap().len(), 1);
+    let inventory = arm.get(&format!("{}/resources", group())).await;
+    let types: Vec<&str> =
+        inventory.body["value"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
+    assert_eq!(types, ["Microsoft.Compute/disks", "Microsoft.Compute/virtualMachines"]);
+    let filter = "$filter=resourceType%20eq%20'microsoft.compute/DISKS'%20and%20name%20eq%20'x'";
+    let filtered = arm.get(&format!("/subscriptions/{SUBSCRIPTION}/resources?{filter}")).await;
+    assert_eq!(filtered.body["value"].as_array().unwrap().len(), 1);
     let mut twin = vm_body();
     twin["properties"]["storageProfile"]["osDisk"]["name"] = json!(name);
     let conflict = arm.put(&vm_path("vm2"), &twin).await;

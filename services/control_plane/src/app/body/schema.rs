@@ -194,3 +194,74 @@ fn brief(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 80 { text } else { text.chars().take(77).chain("...".chars()).collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::compute::{DISK_ENCRYPTION_SET, IMAGE, VIRTUAL_MACHINE};
+    use super::*;
+
+    fn values() -> impl Strategy<Value = Value> {
+        let names = prop::sample::select(vec![
+            "location",
+            "properties",
+            "storageProfile",
+            "osDisk",
+            "TAGS",
+            "name",
+            "hardwareProfile",
+            "vmSize",
+            "x",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-zA-Z]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((names.clone(), inner), 0..5).prop_map(|members| Value::Object(
+                    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+                )),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_conforms_conforms_again_unchanged(value in values()) {
+            for shape in [&VIRTUAL_MACHINE, &DISK_ENCRYPTION_SET, &IMAGE] {
+                match conform(&value, shape) {
+                    Ok(shaped) => prop_assert_eq!(conform(&shaped, shape), Ok(shaped.clone())),
+                    Err(fault) => prop_assert!(!fault.message.is_empty()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value_is_checked() {
+        let properties = |value: Value| conform(&json!({"properties": value}), &VIRTUAL_MACHINE);
+        for (value, good) in [
+            (json!({"storageProfile": {"osDisk": {"diskSizeGB": "30"}}}), true),
+            (json!({"storageProfile": {"osDisk": {"diskSizeGb": 30}}}), true),
+            (json!({"storageProfile": {"osDisk": {"diskSizeGB": 30.5}}}), false),
+            (json!({"storageProfile": {"osDisk": {"diskSizeGB": 3_000_000_000_u64}}}), false),
+            (json!({"storageProfile": {"osDisk": []}}), false),
+            (json!({"storageProfile": {"dataDisks": []}}), true),
+            (json!({"storageProfile": {"dataDisks": [{}]}}), false),
+            (json!({"storageProfile": {"dataDisks": [{"lun": 0}]}}), false),
+            (json!({"securityProfile": {"encryptionAtHost": 1}}), false),
+            (json!({"osProfile": {"linuxConfiguration": {"ssh": {"publicKeys": {}}}}}), false),
+            (json!({"priority": "Spot"}), false),
+        ] {
+            assert_eq!(properties(value.clone()).is_ok(), good, "{value}");
+        }
+        assert!(conform(&json!({"tags": {"a": 1}}), &VIRTUAL_MACHINE).is_err());
+        assert!(conform(&json!([]), &VIRTUAL_MACHINE).is_err());
+    }
+}
