@@ -117,7 +117,8 @@ impl Drop for SimHost {
 /// A client of the host interface with the host's certificate.
 pub fn client(options: &Options) -> Result<HostClient> {
     let roots = reqwest::Certificate::from_pem_bundle(options.ca.as_bytes()).context("reading the CA")?;
-    let identity = reqwest::Identity::from_pem(options.identity.as_bytes()).context("reading the host's identity")?;
+    let identity =
+        reqwest::Identity::from_pem(options.identity.as_bytes()).context("reading the host's identity")?;
     let http = reqwest::Client::builder()
         .tls_certs_only(roots)
         .identity(identity)
@@ -213,7 +214,9 @@ impl SimVm {
         match spec.power {
             Power::Off if is_on => self.phase = VmPhase::Stopping,
             Power::Off if self.phase == VmPhase::Failed => self.phase = VmPhase::Stopped,
-            Power::On if self.phase == VmPhase::Stopped || (self.phase == VmPhase::Failed && news) => self.begin(),
+            Power::On if self.phase == VmPhase::Stopped || (self.phase == VmPhase::Failed && news) => {
+                self.begin()
+            }
             Power::On if is_on && restart => self.begin(),
             Power::On | Power::Off => {}
         }
@@ -275,7 +278,9 @@ fn binding_fault(spec: &VmSpec) -> Option<Failure> {
     };
     let document: LaunchDocument = match serde_json::from_str(&spec.launch_document) {
         Ok(document) => document,
-        Err(error) => return Some(fault("launch document", "a launch document".to_owned(), error.to_string())),
+        Err(error) => {
+            return Some(fault("launch document", "a launch document".to_owned(), error.to_string()));
+        }
     };
     [
         ("provisioningDigest", document.provisioning_digest, sha256_hex(spec.provisioning_data.as_bytes())),
