@@ -133,10 +133,11 @@ fn build(name: &str, plain: bool, data_dir: &Path, printer: &Printer) -> Result<
     let work = tempfile_in(&dir(data_dir))?;
     printer.note("building the guest image from Debian's packages (some minutes)");
     let mut command = Process::new("bash");
-    command.arg(recipe::script(data_dir)?).arg(&work);
+    command.arg(recipe::script(data_dir)?);
     if plain {
         command.arg("--plain");
     }
+    command.arg(&work);
     let status = command
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
