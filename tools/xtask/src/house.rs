@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 /// Longest source file, tests not counted (`docs/style`).
 const MAX_LINES: usize = 800;
 
+/// How SQL is spoken; split, so that this file does not find itself.
+const SQL: [&str; 2] = [concat!("sqlx", "::query"), concat!("sqlx", "::raw_sql")];
+
 /// Checks every tracked Rust file; prints what it saw.
 pub fn run(root: &Path) -> Result<()> {
     let files = tracked_rust_files(root)?;
@@ -43,7 +46,7 @@ fn offences_in(file: &str, text: &str) -> Vec<String> {
         offences.push(format!("{file}: {lines} lines without its tests; the limit is {MAX_LINES}"));
     }
     let in_store = file.contains("/store/") || file.ends_with("/store.rs");
-    if !is_test && !in_store && (code.contains("sqlx::query") || code.contains("sqlx::raw_sql")) {
+    if !is_test && !in_store && SQL.iter().any(|call| code.contains(call)) {
         offences.push(format!("{file}: SQL lives in store/ only"));
     }
     let tests = if is_test { text } else { &text[code.len()..] };

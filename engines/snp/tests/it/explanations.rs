@@ -75,7 +75,8 @@ fn an_expired_certificate() {
           actual: the time 2031-02-01T02:40:00Z
           rule: RFC 5280, section 6.1, certification path validation
           remedy: fetch a new certificate from AMD's key distribution service; check the clock
-    "#]].assert_eq(&show(&evidence.verify().unwrap_err().explain()));
+    "#]]
+    .assert_eq(&show(&evidence.verify().unwrap_err().explain()));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The metadata service, as its clients in the guest ask it.
+
 use axum::body::to_bytes;
 use expect_test::{Expect, expect};
 use tower::ServiceExt as _;

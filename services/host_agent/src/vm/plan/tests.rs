@@ -1,3 +1,5 @@
+//! The plan as a table: what is wanted, what is seen, what is done next.
+
 use proptest::prelude::*;
 
 use super::*;
