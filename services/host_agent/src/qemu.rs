@@ -73,8 +73,9 @@ impl Machine {
         to.flag("-no-user-config");
         to.flag("-no-reboot");
         to.option("-display", "none");
-        // `elevateprivileges=deny` would also deny setsid, which the forward's children call before they run.
-        to.option("-sandbox", "on,obsolete=deny,resourcecontrol=deny");
+        // `elevateprivileges` and `resourcecontrol` would also bind the children of the forward to the metadata service, which
+        // call setsid and sched_getaffinity before they run.
+        to.option("-sandbox", "on,obsolete=deny");
         to.option("-machine", "q35,smm=on,vmport=off");
         to.option("-accel", accelerator);
         to.option("-cpu", cpu);
@@ -221,7 +222,7 @@ mod tests {
             -no-user-config
             -no-reboot
             -display none
-            -sandbox on,obsolete=deny,resourcecontrol=deny
+            -sandbox on,obsolete=deny
             -machine q35,smm=on,vmport=off
             -accel tcg,thread=multi
             -cpu max,la57=off
