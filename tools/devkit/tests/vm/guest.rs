@@ -180,23 +180,6 @@ pub fn key_is_unsealed_once(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
-pub fn metadata_answers(scenario: &mut Scenario) -> Result<()> {
-    let platform = scenario.platform()?;
-    let base = "http://169.254.169.254/metadata";
-    let id = platform.in_guest(VM, &format!("curl -sf -m 20 -H Metadata:true '{base}/instance/compute/vmId?api-version=2021-12-13&format=text'"))?;
-    let shown = platform.json(&["vm", "show", VM])?;
-    let expected = shown["properties"]["vmId"].as_str().context("a vmId")?;
-    ensure!(id.trim().eq_ignore_ascii_case(expected), "{id} is not {expected}");
-    let chain =
-        platform.in_guest(VM, &format!("curl -sf -m 20 -H Metadata:true {base}/THIM/amd/certification"))?;
-    let chain: Value = serde_json::from_str(&chain)?;
-    ensure!(
-        chain["vcekCert"].as_str().is_some_and(|pem| pem.ends_with("-----END CERTIFICATE-----\n")),
-        "{chain}"
-    );
-    Ok(())
-}
-
 pub fn claims_match(scenario: &mut Scenario) -> Result<()> {
     let result = scenario.platform()?.json(&["vm", "attest", VM])?;
     let rows = result["comparison"].as_array().context("a comparison")?;

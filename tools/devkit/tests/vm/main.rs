@@ -82,7 +82,6 @@ fn main() -> ExitCode {
         check("user_data_of_the_guest_reaches_a_fresh_report", guest::user_data_reaches_the_report),
         check("the_booted_pcrs_are_the_predicted_ones", guest::pcrs_are_predicted),
         check("the_volume_key_is_unsealed_once_a_boot", guest::key_is_unsealed_once),
-        check("the_metadata_service_answers", guest::metadata_answers),
         check("the_tokens_claims_match_what_was_deployed", guest::claims_match),
         check("evidence_verifies_offline_and_only_with_the_development_root", guest::evidence_is_development),
         check("the_vm_outlives_its_host_agent", guest::vm_outlives_the_agent),
