@@ -73,9 +73,9 @@ impl Machine {
         to.flag("-no-user-config");
         to.flag("-no-reboot");
         to.option("-display", "none");
-        // `elevateprivileges=deny` would also forbid setsid(2), which the children of the metadata forward call;
-        // `children` sets no_new_privs for all of them instead.
-        to.option("-sandbox", "on,obsolete=deny,elevateprivileges=children,resourcecontrol=deny");
+        // `elevateprivileges` and `resourcecontrol` would also bind the children of the forward to the metadata
+        // service, which call setsid and sched_getaffinity before they run.
+        to.option("-sandbox", "on,obsolete=deny");
         to.option("-machine", "q35,smm=on,vmport=off");
         to.option("-accel", accelerator);
         to.option("-cpu", cpu);
@@ -222,7 +222,7 @@ mod tests {
             -no-user-config
             -no-reboot
             -display none
-            -sandbox on,obsolete=deny,elevateprivileges=children,resourcecontrol=deny
+            -sandbox on,obsolete=deny
             -machine q35,smm=on,vmport=off
             -accel tcg,thread=multi
             -cpu max,la57=off
