@@ -8,6 +8,8 @@ mod flow;
 mod lab;
 #[path = "suite/nbd.rs"]
 mod nbd;
+#[path = "suite/stack.rs"]
+mod stack;
 #[path = "suite/support.rs"]
 mod support;
 #[path = "suite/tpm_front.rs"]

@@ -140,7 +140,7 @@ impl BlockDevice for OsDisk {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, keep_space: bool) -> io::Result<()> {
-        const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         for part in self.parts(offset, length) {
             match part {
                 Part::Data(range) => hole::zero(&self.file, range, keep_space)?,

@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use internal_api::paravisor::{ParavisorConfig, Step};
 use jiff::Timestamp;
+use sealed_disk::guest_state::LockedState;
 
 use super::attest::{Attestor, TransferKey};
 use super::keeper::{Keeper, open_file};
 use super::launch::Launch;
 use super::owner::{GuestReports, Owner, lock};
 use super::provision;
+use super::record::VolumeRecord;
 use super::reopen;
 use super::world::{Observer, SecureProcessor, Services, TpmFactory, step};
 use crate::disk::BlockDevice;
@@ -22,6 +24,11 @@ use crate::tpm::front::Front;
 use crate::tpm::identity::{TpmError, allocate_banks};
 use crate::tpm::report::VmConfiguration;
 
+/// Makes the clients of the services that a launch document names.
+pub type Connect = Box<dyn Fn(&Launch) -> Result<Arc<dyn Services>, Stop>>;
+/// Makes a VM's devices reachable.
+pub type Listen = Box<dyn FnOnce(&Running) -> Result<(), Stop>>;
+
 /// What a start is made of.
 pub struct World {
     /// Files of the VM.
@@ -29,7 +36,7 @@ pub struct World {
     /// Reports.
     pub processor: Arc<dyn SecureProcessor>,
     /// Tokens and keys; made when the launch document was checked.
-    pub services: Box<dyn Fn(&Launch) -> Result<Arc<dyn Services>, Stop> + Send + Sync>,
+    pub services: Connect,
     /// The vTPM's implementation.
     pub tpms: Box<dyn TpmFactory>,
     /// Who is told.
@@ -37,7 +44,7 @@ pub struct World {
     /// The time.
     pub now: Timestamp,
     /// Makes the devices reachable, when everything is ready and before anybody is told so.
-    pub listen: Box<dyn FnOnce(&Running) -> Result<(), Stop>>,
+    pub listen: Listen,
 }
 
 /// A VM that may run: its devices, and what the host may ask.
@@ -52,47 +59,23 @@ pub struct Running {
 
 /// Does everything that comes before the guest's first instruction. The last event is `Ready`.
 pub fn start(world: World) -> Result<Running, Stop> {
-    let World { config, processor, services, tpms, observer, now, listen } = world;
-    let told = Arc::clone(&observer);
-    let told = told.as_ref();
-    let (launch, transfer) = step(told, Step::CheckLaunch, || {
-        let launch = Launch::read(&config)?;
-        launch.check_report(&processor.extended_report([0; 64])?.report)?;
-        Ok((Arc::new(launch), TransferKey::generate()?))
-    })?;
-    let config_drive = config_drive(&launch)?;
-    let attestor = Attestor {
-        configuration: configuration(&launch),
-        services: services(&launch)?,
-        processor: Arc::clone(&processor),
-        launch: Arc::clone(&launch),
-        transfer,
-    };
-    let found = reopen::find(&launch, &config)?;
-    let generation = found.as_ref().map_or(0, sealed_disk::guest_state::LockedState::generation);
-    let kek = attestor.key(told, generation)?;
-    let first = found.is_none();
-    let keeper = match found {
-        None => provision::begin(&launch, &config, kek)?,
-        Some(locked) => step(told, Step::OpenState, || reopen::open(&launch, &config, locked, &kek, told))?,
-    };
-    let engine = engine(tpms.as_ref(), &keeper, first)?;
-    let expected = keeper.record.volume.as_ref().map(super::record::VolumeRecord::measurement);
+    let attestor = step(world.observer.as_ref(), Step::CheckLaunch, || check(&world))?;
+    let config_drive = config_drive(&attestor.launch)?;
+    let (keeper, first) = keep(&world, &attestor)?;
+    let generation = keeper.generation();
+    let expected = keeper.record.volume.as_ref().map(VolumeRecord::measurement);
+    let (config, observer) = (&world.config, Arc::clone(&world.observer));
+    let told = observer.as_ref();
+    let layout = attestor.launch.manifest.disk_layout(config.disk_bytes);
+    let layout = layout.map_err(|error| provision::size_refused(&error))?;
+    let engine = engine(world.tpms.as_ref(), &keeper, first)?;
     let keeper = Arc::new(Mutex::new(keeper));
-    let layout = launch.manifest.disk_layout(config.disk_bytes).map_err(|e| provision::size_refused(&e))?;
-    let owner = Owner {
-        keeper: Arc::clone(&keeper),
-        observer: Arc::clone(&observer),
-        vars: config.vars.clone(),
-        header_start: layout.header_start,
-        vm_id: launch.document.vm_id.clone(),
-        now,
-    };
-    let reports = Box::new(GuestReports(processor));
-    let mut front = Front::new(engine, Box::new(owner), reports, attestor.configuration.clone(), expected);
+    let mut front = front(&world, &attestor, &keeper, layout.header_start, engine, expected);
     if first {
         step(told, Step::ProvisionTpm, || front.prepare_keys())?;
-        step(told, Step::EncryptDisk, || provision::make_disk(&launch, &config, &mut lock(&keeper), told))?;
+        step(told, Step::EncryptDisk, || {
+            provision::make_disk(&attestor.launch, config, &mut lock(&keeper), told)
+        })?;
     } else {
         front.prepare_keys()?;
     }
@@ -108,10 +91,57 @@ pub fn start(world: World) -> Result<Running, Stop> {
         attestor.advance(generation + 1, keeper.sealed.as_ref())
     })?;
     let front = Arc::new(Mutex::new(front));
-    let running = Running { front, keeper, attestor, observer, disk, config_drive };
-    listen(&running)?;
+    let running = Running { front, keeper, attestor, observer: Arc::clone(&observer), disk, config_drive };
+    (world.listen)(&running)?;
     told.event(attested.ready());
     Ok(running)
+}
+
+/// The launch document and all that it binds, against HOST_DATA.
+fn check(world: &World) -> Result<Attestor, Stop> {
+    let launch = Arc::new(Launch::read(&world.config)?);
+    launch.check_report(&world.processor.extended_report([0; 64])?.report)?;
+    Ok(Attestor {
+        configuration: configuration(&launch),
+        services: (world.services)(&launch)?,
+        processor: Arc::clone(&world.processor),
+        transfer: TransferKey::generate()?,
+        launch,
+    })
+}
+
+/// What an earlier start left, or the beginning of a VM; and whether this is its first start.
+fn keep(world: &World, attestor: &Attestor) -> Result<(Keeper, bool), Stop> {
+    let (launch, config, told) = (attestor.launch.as_ref(), &world.config, world.observer.as_ref());
+    let found = reopen::find(launch, config)?;
+    let kek = attestor.key(told, found.as_ref().map_or(0, LockedState::generation))?;
+    match found {
+        None => Ok((provision::begin(launch, config, kek)?, true)),
+        Some(locked) => {
+            let keeper = step(told, Step::OpenState, || reopen::open(launch, config, locked, &kek, told))?;
+            Ok((keeper, false))
+        }
+    }
+}
+
+fn front(
+    world: &World,
+    attestor: &Attestor,
+    keeper: &Arc<Mutex<Keeper>>,
+    header_start: u64,
+    engine: Box<dyn TpmEngine>,
+    expected: Option<[u8; 32]>,
+) -> Front {
+    let owner = Owner {
+        keeper: Arc::clone(keeper),
+        observer: Arc::clone(&world.observer),
+        vars: world.config.vars.clone(),
+        header_start,
+        vm_id: attestor.launch.document.vm_id.clone(),
+        now: world.now,
+    };
+    let reports = Box::new(GuestReports(Arc::clone(&world.processor)));
+    Front::new(engine, Box::new(owner), reports, attestor.configuration.clone(), expected)
 }
 
 fn engine(tpms: &dyn TpmFactory, keeper: &Keeper, first: bool) -> Result<Box<dyn TpmEngine>, Stop> {
