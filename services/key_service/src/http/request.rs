@@ -115,14 +115,19 @@ async fn read(request: Request) -> Result<Bytes, AppError> {
 /// Parses a body; the error says where.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let target = if path == "." { "body".to_owned() } else { path };
-        AppError::bad(target, error.inner().to_string())
-    })?;
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| AppError::bad(target(&error.path().to_string()), error.inner().to_string()))?;
     deserializer.end().map_err(|error| AppError::bad("body", error.to_string()))?;
     unknown_members(bytes)?;
     Ok(value)
+}
+
+/// The field that a path leads to. `?` stands where the text broke off before a name was read.
+fn target(path: &str) -> String {
+    match path.trim_end_matches('?').trim_end_matches('.') {
+        "" => "body".to_owned(),
+        path => path.to_owned(),
+    }
 }
 
 fn unknown_members(bytes: &[u8]) -> Result<(), AppError> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::verify::{self, Issuer, TokenError, VerifiedToken, missing, shown};
-use crate::crypto::rsa::PublicParts;
+use crate::crypto::rsa::{self, PublicParts, WrapAlgorithm};
 use crate::crypto::wrap::TargetKey;
 use crate::refusal::{Refusal, refusal};
 
@@ -104,7 +104,9 @@ impl Evidence {
             let actual = format!("{bits} bits");
             return Err(refusal("WrapKeyTooSmall", "x-ms-runtime.keys", expected, actual, rule, remedy));
         }
-        target.key.encrypting_key().map_err(|_| no_target("an RSA key with numbers that are no key"))?;
+        // Some numbers are found to be no key only when something is encrypted.
+        rsa::wrap(&target.key, WrapAlgorithm::RsaOaep, &[])
+            .map_err(|_| no_target("an RSA key with numbers that are no key"))?;
         Ok(target)
     }
 

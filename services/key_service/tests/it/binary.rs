@@ -1,15 +1,17 @@
 //! The program itself: a configuration file, TLS, signals.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::issuer::control_plane;
-use crate::support::vault::{AUDIENCE, CONTROL, Folder, OFFICER};
+use crate::support::issuer::{attestation, control_plane};
+use crate::support::vault::{
+    AUDIENCE, CONTROL, Folder, OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy,
+};
 
 /// A running service; killed when dropped.
 struct Service {
@@ -55,10 +57,7 @@ async fn start(folder: &Folder) -> Service {
     let dir = folder.dir.path();
     let ca = certificates(dir);
     let port = free_port();
-    let config = dir.join("run.toml");
-    std::fs::write(&config, folder.config_text().replace("127.0.0.1:0", &format!("127.0.0.1:{port}")))
-        .unwrap();
-    let child = program(&config).spawn().unwrap();
+    let child = program(&configured(folder, port)).spawn().unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes()).unwrap()])
         .no_proxy()
@@ -67,6 +66,14 @@ async fn start(folder: &Folder) -> Service {
     let service = Service { child, url: format!("https://localhost:{port}"), client };
     wait_for(async || service.get("/health", None).await.is_some()).await;
     service
+}
+
+/// The folder's configuration with this port.
+fn configured(folder: &Folder, port: u16) -> PathBuf {
+    let config = folder.dir.path().join("run.toml");
+    std::fs::write(&config, folder.config_text().replace("127.0.0.1:0", &format!("127.0.0.1:{port}")))
+        .unwrap();
+    config
 }
 
 /// Asks every 20 ms, for 20 s at most.
@@ -92,15 +99,23 @@ impl Service {
     }
 }
 
+impl Service {
+    async fn post(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let request = self.client.post(format!("{}{path}?api-version=7.4", self.url)).bearer_auth(token);
+        let response = request.body(body.to_string()).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+}
+
 fn unix_now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_secs()).unwrap()
 }
 
-fn officer() -> String {
+fn caller(role: &str) -> String {
     let now = unix_now();
-    control_plane().token(&serde_json::json!({
-        "iss": CONTROL, "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 600, "appid": "a", "roles": [OFFICER],
+    control_plane().token(&json!({
+        "iss": CONTROL, "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 600, "appid": "a", "roles": [role],
     }))
 }
 
@@ -113,16 +128,9 @@ async fn the_program_serves_over_tls_and_stops_on_sigterm() {
         (status, &health["status"], &health["allowDevelopmentRoots"]),
         (200, &"ok".into(), &true.into())
     );
-    let created = service
-        .client
-        .post(format!("{}/keys/k1/create?api-version=7.4", service.url))
-        .bearer_auth(officer())
-        .body(r#"{"kty":"RSA"}"#)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(created.status().as_u16(), 200);
-    let (status, key) = service.get("/keys/k1/?api-version=7.4", Some(&officer())).await.unwrap();
+    let (status, _) = service.post("/keys/k1/create", &caller(OFFICER), &json!({"kty": "RSA"})).await;
+    assert_eq!(status, 200);
+    let (status, key) = service.get("/keys/k1/?api-version=7.4", Some(&caller(OFFICER))).await.unwrap();
     assert_eq!((status, &key["key"]["kty"]), (200, &"RSA".into()));
     let pid = service.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -131,4 +139,74 @@ async fn the_program_serves_over_tls_and_stops_on_sigterm() {
     let mut output = String::new();
     std::io::Read::read_to_string(&mut service.child.stdout.take().unwrap(), &mut output).unwrap();
     assert_eq!(output, "", "nothing on stdout");
+}
+
+/// What was answered is on the disk: a process killed right after its answer has forgotten nothing.
+#[tokio::test]
+async fn a_killed_service_remembers_tokens_and_generations() {
+    let folder = Folder::new();
+    let mut service = start(&folder).await;
+    let key = json!({
+        "kty": "RSA-HSM", "attributes": {"exportable": true},
+        "release_policy": {"data": policy(&platform_conditions())},
+    });
+    assert_eq!(service.post("/keys/k/create", &caller(OFFICER), &key).await.0, 200);
+    let mut spent = Vec::new();
+    for generation in 0..=2 {
+        let token = attestation().token(&evidence_at(unix_now(), generation));
+        let body = json!({"target": token});
+        let (status, answer) = service.post("/keys/k/release", &caller(RELEASE_USER), &body).await;
+        assert_eq!(status, 200, "{answer}");
+        service.child.kill().unwrap();
+        service.child.wait().unwrap();
+        service = start(&folder).await;
+        spent.push(body);
+    }
+    for body in spent {
+        let (status, answer) = service.post("/keys/k/release", &caller(RELEASE_USER), &body).await;
+        assert_eq!((status, &answer["error"]["denial"]["code"]), (403, &json!("TokenReplayed")));
+    }
+    let old = json!({"target": attestation().token(&evidence_at(unix_now(), 1))});
+    let (_, answer) = service.post("/keys/k/release", &caller(RELEASE_USER), &old).await;
+    assert_eq!(answer["error"]["denial"]["code"], "RollbackRefused");
+}
+
+/// Runs the program until it ends by itself; returns what it said.
+fn refused(config: &Path) -> String {
+    let output = program(config).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_work_ends_with_the_reason() {
+    let folder = Folder::new();
+    let dir = folder.dir.path();
+    certificates(dir);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let text = refused(&configured(&folder, port));
+    assert!(
+        text.contains(&format!("could not listen on 127.0.0.1:{port}: Address already in use")),
+        "{text}"
+    );
+    assert!(!dir.join("data").exists(), "nothing was made before the port was free");
+    let config = configured(&folder, free_port());
+    std::fs::write(dir.join("tls.key"), "no key").unwrap();
+    let text = refused(&config);
+    assert!(text.contains("could not use the TLS certificate"), "{text}");
+    let text = refused(&dir.join("nowhere.toml"));
+    assert!(text.contains("could not read the configuration"), "{text}");
+    std::fs::write(&config, "verbose = true\n").unwrap();
+    let text = refused(&config);
+    assert!(text.contains("verbose"), "{text}");
+}
+
+#[tokio::test]
+async fn a_second_program_on_the_same_data_folder_says_so() {
+    let folder = Folder::new();
+    let _service = start(&folder).await;
+    let text = refused(&configured(&folder, free_port()));
+    assert!(text.contains("another key service runs on the data folder"), "{text}");
 }

@@ -165,7 +165,7 @@ async fn a_body_that_cannot_be_read_is_refused_with_the_fields_name() {
         (
             r#"{"kty":"RSA","release_policy":{"data":"*"}}"#,
             expect![
-                "release_policy.data: not base64 (neither the standard nor the URL alphabet) at line 1 column 41"
+                "release_policy.data: not base64 (neither the standard nor the URL alphabet) at line 1 column 42"
             ],
         ),
     ];

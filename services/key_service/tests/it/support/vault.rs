@@ -207,27 +207,31 @@ impl Vault {
 
     /// The claims of a good attestation token of [`VM`], unused, for guest state `generation`.
     pub fn evidence(&self, generation: u64) -> Value {
-        let now = self.now();
-        let (n, e) = numbers(transfer_key());
-        let number = NEXT_TOKEN.fetch_add(1, Ordering::SeqCst);
-        json!({
-            "iss": ATTESTATION, "iat": now, "nbf": now, "exp": now + 28_800, "jti": format!("jti-{number}"),
-            "x-ms-attestation-type": "sevsnpvm",
-            "x-ms-compliance-status": "azure-compliant-cvm",
-            "x-casemate-trust-root": "development",
-            "x-casemate-nonce-source": "server",
-            "x-ms-inittime": {"vmId": VM},
-            "x-ms-runtime": {
-                "keys": [{"kid": "HCLTransferKey", "kty": "RSA", "key_ops": ["encrypt"], "n": n, "e": e}],
-                "guest-state": {"vm-id": VM, "generation": generation},
-            },
-        })
+        evidence_at(self.now(), generation)
     }
 
     /// All of the decision log.
     pub async fn log(&self) -> Vec<public_api::decision_log::Entry> {
         serde_json::from_value(self.get("/log?after=0").await.ok()).expect("entries")
     }
+}
+
+/// The claims of a good attestation token of [`VM`], issued at `now`, unused.
+pub fn evidence_at(now: i64, generation: u64) -> Value {
+    let (n, e) = numbers(transfer_key());
+    let number = NEXT_TOKEN.fetch_add(1, Ordering::SeqCst);
+    json!({
+        "iss": ATTESTATION, "iat": now, "nbf": now, "exp": now + 28_800, "jti": format!("jti-{number}"),
+        "x-ms-attestation-type": "sevsnpvm",
+        "x-ms-compliance-status": "azure-compliant-cvm",
+        "x-casemate-trust-root": "development",
+        "x-casemate-nonce-source": "server",
+        "x-ms-inittime": {"vmId": VM},
+        "x-ms-runtime": {
+            "keys": [{"kid": "HCLTransferKey", "kty": "RSA", "key_ops": ["encrypt"], "n": n, "e": e}],
+            "guest-state": {"vm-id": VM, "generation": generation},
+        },
+    })
 }
 
 /// The conditions of a platform key of [`VM`] on a development installation.
