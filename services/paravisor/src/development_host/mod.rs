@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 pub use secure_processor::GuestChannel;
 pub use services::HttpServices;
 
+use self::control::Asker;
 use self::observer::LineWriter;
 use crate::failure::Stop;
 use crate::flow::start::{Running, World, start};
@@ -46,7 +47,7 @@ enum Message {
     /// New evidence is due.
     BootChainChanged,
     /// A request of the host, and where its answer goes.
-    Control(ControlRequest, Sender<ControlResponse>),
+    Control(ControlRequest, Asker),
     /// SIGTERM.
     Terminate,
 }
@@ -161,8 +162,8 @@ fn serve_host(running: &Running, observer: &LineWriter, messages: &Receiver<Mess
                     tracing::warn!(code = stop.failure().code, "no new evidence for the changed boot chain");
                 }
             }
-            Message::Control(request, answer) => {
-                if let Some(ending) = obey(running, observer, &request, &answer) {
+            Message::Control(request, asker) => {
+                if let Some(ending) = obey(running, observer, &request, &asker) {
                     return ending;
                 }
             }
@@ -171,38 +172,31 @@ fn serve_host(running: &Running, observer: &LineWriter, messages: &Receiver<Mess
     Ending::Clean
 }
 
-fn obey(
-    running: &Running,
-    observer: &LineWriter,
-    request: &ControlRequest,
-    answer: &Sender<ControlResponse>,
-) -> Option<Ending> {
-    // The asker may be gone; what was asked is done all the same.
-    let reply = |response| drop(answer.send(response));
+fn obey(running: &Running, observer: &LineWriter, request: &ControlRequest, asker: &Asker) -> Option<Ending> {
     match request {
         ControlRequest::Status => {
-            reply(ControlResponse::Done);
+            asker.reply(ControlResponse::Done);
             None
         }
         ControlRequest::GuestReset => match running.reset() {
             Ok(()) => {
-                reply(ControlResponse::Done);
+                asker.reply(ControlResponse::Done);
                 None
             }
             Err(stop) => {
                 observer.refused(stop.failure().clone());
-                reply(ControlResponse::Failed(stop.into()));
+                asker.reply(ControlResponse::Failed(stop.into()));
                 Some(Ending::Refused)
             }
         },
         ControlRequest::GuestStopped => match running.stop() {
             Ok(generation) => {
                 observer.event(Event::Stopped { generation });
-                reply(ControlResponse::Done);
+                asker.reply(ControlResponse::Done);
                 Some(Ending::Clean)
             }
             Err(stop) => {
-                reply(ControlResponse::Failed(stop.into()));
+                asker.reply(ControlResponse::Failed(stop.into()));
                 None
             }
         },

@@ -64,7 +64,7 @@ pub fn make_disk(
         });
     };
     let recovery = Passphrase::of_secret(&Secret::<32>::random());
-    volume.recovery = recovery::wrap(launch, &recovery)?;
+    volume.recovery = recovery::wrap(launch, layout.header_start, &recovery)?;
     let mut keyslots = vec![passphrase_of(&volume.secret)];
     keyslots.extend(volume.recovery.is_some().then_some(recovery));
     let header = Format {
@@ -89,6 +89,7 @@ pub fn make_disk(
     };
     encrypt_image(job, &|at| progress.show(at.done, at.total)).map_err(not_provisioned)?;
     if let Some(text) = &volume.recovery {
+        recovery::publish_header(&config.guest_state, &header)?;
         recovery::publish(&config.guest_state, text)?;
     }
     keeper.region = Some(region);

@@ -1,4 +1,8 @@
 //! The tenant's way back to the data without this platform: a keyslot whose passphrase is wrapped to the tenant's key.
+//!
+//! Two public files lie beside the guest state: the wrapped passphrase with the place of the volume on the disk, and the
+//! LUKS2 header, which on the disk itself is only in the boot region. Header and disk make a plain LUKS2 volume again, which
+//! stock `cryptsetup` opens with the passphrase.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,6 +24,8 @@ struct Recovery<'a> {
     version: u32,
     vm_id: &'a str,
     luks_uuid: String,
+    /// Where on the disk the header belongs; the data follow 16 MiB behind.
+    header_start: u64,
     alg: &'static str,
     /// RSA-OAEP (SHA-256) of the passphrase's text.
     #[serde(with = "base64url")]
@@ -27,7 +33,7 @@ struct Recovery<'a> {
 }
 
 /// Text of the recovery file, if the tenant named a recovery key.
-pub fn wrap(launch: &Launch, passphrase: &Passphrase) -> Result<Option<String>, Stop> {
+pub fn wrap(launch: &Launch, header_start: u64, passphrase: &Passphrase) -> Result<Option<String>, Stop> {
     let Some(pem) = &launch.document.recovery_key else { return Ok(None) };
     let unusable = |why: &str| malformed("recoveryKey", why);
     let (label, der) = Document::from_pem(pem).map_err(|_| unusable("it is not PEM"))?;
@@ -46,26 +52,44 @@ pub fn wrap(launch: &Launch, passphrase: &Passphrase) -> Result<Option<String>, 
         version: 1,
         vm_id: &launch.document.vm_id,
         luks_uuid: launch.manifest.luks_uuid.to_string(),
+        header_start,
         alg: "RSA-OAEP-256",
         wrapped_passphrase: wrapped,
     };
     serde_json::to_string(&recovery).map(Some).map_err(|error| unusable(&error.to_string()))
 }
 
-/// Where the recovery file lies.
+/// Where the file with the wrapped passphrase lies.
 pub fn path(guest_state: &Path) -> PathBuf {
+    beside(guest_state, ".recovery.json")
+}
+
+/// Where the LUKS2 header lies.
+pub fn header_path(guest_state: &Path) -> PathBuf {
+    beside(guest_state, ".luks2-header")
+}
+
+fn beside(guest_state: &Path, suffix: &str) -> PathBuf {
     let mut name = guest_state.as_os_str().to_owned();
-    name.push(".recovery.json");
+    name.push(suffix);
     name.into()
 }
 
-/// Writes the file if it is not there as it should be.
+/// Writes the file with the wrapped passphrase, if it is not there as it should be.
 pub fn publish(guest_state: &Path, text: &str) -> Result<(), Stop> {
-    let path = path(guest_state);
-    if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+    publish_at(&path(guest_state), text.as_bytes())
+}
+
+/// Writes the LUKS2 header as it was made. Later changes of the guest's do not matter to the recovery keyslot.
+pub fn publish_header(guest_state: &Path, header: &[u8]) -> Result<(), Stop> {
+    publish_at(&header_path(guest_state), header)
+}
+
+fn publish_at(path: &Path, bytes: &[u8]) -> Result<(), Stop> {
+    if fs::read(path).is_ok_and(|found| found == bytes) {
         return Ok(());
     }
-    replace(&path, text.as_bytes()).map_err(|error| Stop::io("writing the recovery file", &error))
+    replace(path, bytes).map_err(|error| Stop::io("writing a recovery file", &error))
 }
 
 /// Replaces a file atomically and durably.

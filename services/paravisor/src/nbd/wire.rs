@@ -51,8 +51,8 @@ pub const EIO: u32 = 5;
 pub const EINVAL: u32 = 22;
 pub const ENOSPC: u32 = 28;
 
-/// Longest payload of one request, announced as the maximum block size.
-pub const MAX_PAYLOAD: u32 = 32 << 20;
+/// Longest payload of one request, announced as the maximum block size; it bounds the memory of a connection.
+pub const MAX_PAYLOAD: u32 = 8 << 20;
 /// Longest option.
 pub const MAX_OPTION: u32 = 8192;
 

@@ -203,9 +203,15 @@ fn the_recovery_key_opens_the_disk_with_stock_cryptsetup() {
     let private = OaepPrivateDecryptingKey::new(private).unwrap();
     let mut plain = vec![0; private.min_output_size()];
     let passphrase = private.decrypt(&OAEP_SHA256_MGF1SHA256, &wrapped, &mut plain, None).unwrap();
+    running.stop().unwrap();
+    drop(running);
+    // The host's disk and the public header, and nothing of the platform: one plain LUKS2 volume.
     let (file, key) = (lab.file("volume"), lab.file("passphrase"));
-    let mut volume = vec![0; 40 << 20];
-    running.disk().read_at(&mut volume, image::ROOT_START).unwrap();
+    let disk = std::fs::read(&lab.config.disk).unwrap();
+    let start = usize::try_from(recovery["headerStart"].as_u64().unwrap()).unwrap();
+    let mut volume = disk[start..].to_vec();
+    let header = std::fs::read(lab.file("guest-state.vmgs.luks2-header")).unwrap();
+    volume[..header.len()].copy_from_slice(&header);
     std::fs::write(&file, volume).unwrap();
     std::fs::write(&key, passphrase).unwrap();
     let output = std::process::Command::new("/usr/sbin/cryptsetup")

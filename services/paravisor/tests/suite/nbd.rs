@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use paravisor::disk::BlockDevice;
 use paravisor::nbd::server::{SharedDisk, serve};
 
-const SIZE: u64 = 8 << 20;
+const SIZE: u64 = 16 << 20;
 
 #[derive(Default)]
 struct Memory {
@@ -62,7 +62,7 @@ fn start(configure: impl FnOnce(&mut Memory)) -> Server {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nbd.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut disk = Memory { bytes: Mutex::new(vec![0; 8 << 20]), ..Memory::default() };
+    let mut disk = Memory { bytes: Mutex::new(vec![0; 16 << 20]), ..Memory::default() };
     configure(&mut disk);
     let disk = Arc::new(disk);
     let shared: SharedDisk = Arc::<Memory>::clone(&disk);
@@ -152,7 +152,7 @@ fn ranges_outside_the_disk_are_refused_and_the_connection_goes_on() {
         (0, SIZE, 1, 22),
         (0, SIZE - 1, 2, 22),
         (0, u64::MAX, 2, 22),
-        (0, 0, 33 << 20, 22),
+        (0, 0, (8 << 20) + 1, 22),
         (4, SIZE, 1, 28),
         (6, u64::MAX - 1, 4096, 28),
         (99, 0, 0, 22),
