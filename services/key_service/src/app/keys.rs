@@ -1,12 +1,11 @@
-//! Making, reading, changing and deleting keys.
+//! Making, reading and changing keys.
 
 use aws_lc_rs::digest;
 use public_api::decision_log::Decision;
 use public_api::encoding::to_base64url;
 use public_api::jwk::Jwk;
 use public_api::keys::{
-    DeletedKeyBundle, Deletion, KeyAttributes, KeyBundle, KeyCreateParameters, KeyItem, KeyReleasePolicy,
-    KeyUpdateParameters,
+    Deletion, KeyAttributes, KeyBundle, KeyCreateParameters, KeyItem, KeyReleasePolicy, KeyUpdateParameters,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -21,7 +20,6 @@ use crate::token::caller::Caller;
 /// Days for which a deleted key can be recovered.
 pub const RECOVERABLE_DAYS: i32 = 90;
 const RECOVERY_LEVEL: &str = "Recoverable+Purgeable";
-const DAY: i64 = 86_400;
 /// How often a change that others overtake is made again.
 const UPDATE_ATTEMPTS: u32 = 8;
 
@@ -256,92 +254,6 @@ impl AppState {
         self.master.open(&record.sealed, &binding(record))
     }
 
-    /// `DELETE /keys/{name}`
-    pub async fn delete_key(&self, caller: &Caller, name: &str) -> Result<DeletedKeyBundle, AppError> {
-        let key = KeyRef { name: name.to_owned(), version: None };
-        let record = self.record(&key).await?;
-        let now = self.now();
-        let purge_at = now + i64::from(RECOVERABLE_DAYS) * DAY;
-        let event = self.key_event(caller, "delete", &record);
-        let bundle = self.bundle(&record);
-        let deletion = self.deletion_of(&record.name, now, purge_at);
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                if keys::name_state(&mut *connection, &record.name).await? != NameState::Live {
-                    return Ok(Err(not_found(&key)));
-                }
-                keys::set_deleted(connection, &record.name, Some((now, purge_at))).await?;
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
-            })
-        });
-        written.await?.into_inner()?;
-        Ok(DeletedKeyBundle { bundle, deletion })
-    }
-
-    /// `GET /deletedkeys/{name}`
-    pub async fn deleted_key(&self, name: &str) -> Result<DeletedKeyBundle, AppError> {
-        let record = self.deleted_record(name).await?;
-        let deletion =
-            self.deletion(&record.name).await?.ok_or_else(|| AppError::KeyNotFound(name.to_owned()))?;
-        Ok(DeletedKeyBundle { bundle: self.bundle(&record), deletion })
-    }
-
-    /// `POST /deletedkeys/{name}/recover`
-    pub async fn recover_key(&self, caller: &Caller, name: &str) -> Result<KeyBundle, AppError> {
-        let record = self.deleted_record(name).await?;
-        let event = self.key_event(caller, "recover", &record);
-        let bundle = self.bundle(&record);
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                if !matches!(
-                    keys::name_state(&mut *connection, &record.name).await?,
-                    NameState::Deleted { .. }
-                ) {
-                    return Ok(Err(AppError::KeyNotFound(record.name)));
-                }
-                keys::set_deleted(connection, &record.name, None).await?;
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
-            })
-        });
-        written.await?.into_inner()?;
-        Ok(bundle)
-    }
-
-    /// `DELETE /deletedkeys/{name}`: the key is gone for good.
-    pub async fn purge_key(&self, caller: &Caller, name: &str) -> Result<(), AppError> {
-        let record = self.deleted_record(name).await?;
-        let event = self.key_event(caller, "purge", &record);
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                if !keys::purge(connection, &record.name).await? {
-                    return Ok(Err(AppError::KeyNotFound(record.name)));
-                }
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
-            })
-        });
-        written.await?.into_inner()
-    }
-
-    async fn deleted_record(&self, name: &str) -> Result<KeyRecord, AppError> {
-        let found = keys::find(self.store.readers(), Among::Deleted, name, None).await?;
-        found.ok_or_else(|| AppError::KeyNotFound(name.to_owned()))
-    }
-
-    async fn deletion(&self, name: &str) -> Result<Option<Deletion>, AppError> {
-        match keys::name_state(self.store.readers(), name).await? {
-            NameState::Deleted { deleted, purge_at } => Ok(Some(self.deletion_of(name, deleted, purge_at))),
-            NameState::Free | NameState::Live => Ok(None),
-        }
-    }
-
-    fn deletion_of(&self, name: &str, deleted: i64, purge_at: i64) -> Deletion {
-        let recovery_id = format!("{}/deletedkeys/{name}", self.base_url);
-        Deletion { recovery_id, deleted_date: deleted, scheduled_purge_date: purge_at }
-    }
-
     /// The key's id: its URL with the version.
     pub(super) fn kid(&self, record: &KeyRecord) -> String {
         format!("{}/keys/{}/{}", self.base_url, record.name, record.version)
@@ -361,7 +273,7 @@ impl AppState {
         KeyBundle { key, attributes: attributes(record), tags: record.tags.clone(), release_policy }
     }
 
-    fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {
+    pub(super) fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {
         let detail = key_detail(Some(&caller.id), operation, record);
         self.event(Decision::KeyChanged, &self.kid(record), None, detail)
     }
@@ -411,7 +323,7 @@ fn item(record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem 
     KeyItem { kid, attributes: attributes(record), tags: record.tags.clone(), deletion }
 }
 
-fn not_found(key: &KeyRef) -> AppError {
+pub(super) fn not_found(key: &KeyRef) -> AppError {
     AppError::KeyNotFound(match &key.version {
         Some(version) => format!("{}/{version}", key.name),
         None => key.name.clone(),

@@ -1,5 +1,6 @@
 //! Verbs and decisions; no HTTP types, no SQL.
 
+mod deleted;
 pub mod error;
 pub mod generation;
 pub mod keys;

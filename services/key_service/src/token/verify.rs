@@ -229,3 +229,90 @@ pub fn shown(text: &str) -> String {
 fn without_slash(issuer: &str) -> &str {
     issuer.strip_suffix('/').unwrap_or(issuer)
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+    use proptest::prelude::*;
+    use public_api::encoding::to_base64url;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::JwksSource;
+    use crate::crypto::rsa::PublicParts;
+
+    const NAME: &str = "https://issuer.test";
+    const NOW: i64 = 1_800_000_000;
+
+    /// An issuer and a good token of it.
+    fn issuer_and_token() -> ([Issuer; 1], String) {
+        let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let public = PublicParts::from_pkcs1(key.public_key().as_ref()).unwrap();
+        let (n, e) = (to_base64url(&public.modulus), to_base64url(&public.exponent));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let set = json!({"keys": [{"kid": "k", "kty": "RSA", "n": n, "e": e}]});
+        std::fs::write(file.path(), set.to_string()).unwrap();
+        let keys = Jwks::new(&JwksSource::File(file.path().to_owned())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(keys.key("k")).unwrap().expect("the key is published");
+        let claims = json!({"iss": NAME, "iat": NOW, "exp": NOW + 60}).to_string();
+        let header = json!({"alg": "RS256", "kid": "k"}).to_string();
+        let message = format!("{}.{}", to_base64url(header.as_bytes()), to_base64url(claims.as_bytes()));
+        let mut signature = vec![0; key.public_modulus_len()];
+        key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+        ([Issuer::new(NAME, keys)], format!("{message}.{}", to_base64url(&signature)))
+    }
+
+    fn verified(issuers: &[Issuer], token: &str) -> Result<VerifiedToken, TokenError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(verify(issuers, token, NOW, Some(600)))
+    }
+
+    /// Every single change of a good token, at every place, is refused.
+    #[test]
+    fn no_token_with_one_changed_character_verifies() {
+        let (issuers, token) = issuer_and_token();
+        assert_eq!(verified(&issuers, &token).expect("it is good").expires(), NOW + 60);
+        for at in 0..token.len() {
+            for to in ["A", "b", "9", "_", "-", ".", "=", " ", "é"] {
+                let changed = format!("{}{to}{}", &token[..at], &token[at + 1..]);
+                let outcome = verified(&issuers, &changed);
+                let refused =
+                    matches!(outcome, Err(TokenError::Refused(_) | TokenError::KeysUnavailable { .. }));
+                assert!(refused || changed == token, "{to:?} at {at}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_doubled_or_spliced_token_verifies(from in 0..700_usize, length in 0..700_usize, insert in "[A-Za-z0-9_.-]{0,8}") {
+            let (issuers, token) = shared();
+            let from = from.min(token.len());
+            let until = (from + length).min(token.len());
+            let spliced = format!("{}{insert}{}", &token[..from], &token[until..]);
+            prop_assert!(spliced == *token || verified(issuers, &spliced).is_err());
+        }
+
+        #[test]
+        fn no_text_verifies(text: String) {
+            prop_assert!(verified(&shared().0, &text).is_err());
+        }
+
+        #[test]
+        fn a_date_is_read_or_refused_never_wrapped(number: f64) {
+            let claims = json!({"exp": number});
+            let claims = claims.as_object().unwrap();
+            if let Ok(Some(seconds)) = time(claims, "exp") {
+                prop_assert!((seconds as f64 - number).abs() < 1.0);
+            }
+        }
+    }
+
+    fn shared() -> &'static ([Issuer; 1], String) {
+        static SHARED: std::sync::OnceLock<([Issuer; 1], String)> = std::sync::OnceLock::new();
+        SHARED.get_or_init(issuer_and_token)
+    }
+}
