@@ -1,4 +1,8 @@
 //! The configuration file: one struct a section, parsed once, unknown keys refused.
+//!
+#![doc = "```toml"]
+#![doc = include_str!("../control-plane.example.toml")]
+#![doc = "```"]
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -293,4 +297,32 @@ fn invalid(key: &str, reason: impl Into<String>) -> ConfigError {
 /// Reads a text file; the error names it.
 pub fn read_text(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_good_and_shows_the_defaults() {
+        let text = include_str!("../control-plane.example.toml");
+        let config: Config = toml::from_str(text).unwrap();
+        config.check().unwrap();
+        let full: String = text
+            .lines()
+            .map(|line| {
+                format!("{}\n", line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
+            })
+            .collect();
+        let explicit: Config = toml::from_str(&full).unwrap();
+        assert_eq!(explicit.hosts.timeout_seconds, config.hosts.timeout_seconds);
+        assert_eq!(explicit.hosts.placement_timeout_seconds, config.hosts.placement_timeout_seconds);
+        assert_eq!(explicit.identity.token_lifetime_seconds, config.identity.token_lifetime_seconds);
+        assert_eq!(explicit.identity.client[0].access, config.identity.client[0].access);
+        assert_eq!(explicit.allow_development_roots, config.allow_development_roots);
+        assert_eq!(
+            explicit.serial_log_path("A-B", "n").unwrap(),
+            Path::new("/var/lib/casemate/host/vms/A-B/serial.log")
+        );
+    }
 }

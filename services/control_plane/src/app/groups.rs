@@ -61,19 +61,21 @@ pub async fn put(
     Ok((group, created))
 }
 
-/// Says that a group and all that is in it shall go away.
-pub async fn delete(app: &ControlPlane, subscription: &str, name: &str) -> Result<Begun, Refusal> {
+/// Says that a group and all that is in it shall go away. With `force`, nobody waits for the hosts of its VMs.
+pub async fn delete(
+    app: &ControlPlane,
+    subscription: &str,
+    name: &str,
+    force: bool,
+) -> Result<Begun, Refusal> {
     let mut tx = app.store.begin().await?;
     let key = names::group_key(subscription, name);
     let group = tx.resource(&key).await?.ok_or_else(|| Refusal::no_group(name))?;
     let now = now_millis();
-    let mut generation = group.generation;
-    if !group.deleted {
-        generation = tx.mark_deleted(&group, now).await?;
-        for vm in tx.vms().await? {
-            if vm.resource.group_key == key && !vm.resource.deleted {
-                super::vms::mark_vm_deleted(&mut tx, &vm, false, now).await?;
-            }
+    let generation = if group.deleted { group.generation } else { tx.mark_deleted(&group, now).await? };
+    for vm in tx.vms().await? {
+        if vm.resource.group_key == key && (force || !vm.resource.deleted) {
+            super::vms::mark_vm_deleted(&mut tx, &vm, force, now).await?;
         }
     }
     let begun = operations::begin(&mut tx, &group, generation, Verb::Delete, now).await?;

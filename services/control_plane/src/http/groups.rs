@@ -29,9 +29,11 @@ pub async fn head(app: App, call: Call) -> Result<Response, Refusal> {
     Ok(reply::empty(if there { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }))
 }
 
-/// `DELETE`.
+/// `DELETE`, with `forceDeletionTypes=Microsoft.Compute/virtualMachines` if asked.
 pub async fn delete(app: App, call: Call) -> Result<Response, Refusal> {
-    let begun = groups::delete(&app, call.parameter("sub"), call.parameter("group")).await?;
+    let forced = call.query("forceDeletionTypes").unwrap_or_default().to_ascii_lowercase();
+    let force = forced.contains("microsoft.compute/virtualmachines");
+    let begun = groups::delete(&app, call.parameter("sub"), call.parameter("group"), force).await?;
     Ok(reply::accepted(&app, &call, &begun))
 }
 

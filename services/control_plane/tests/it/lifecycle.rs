@@ -360,6 +360,21 @@ async fn a_forced_deletion_does_not_wait_for_the_host_and_the_host_cleans_up_lat
 }
 
 #[tokio::test]
+async fn a_group_of_vms_on_a_lost_host_can_be_forced_to_go() {
+    let installation = Installation::new().await;
+    let host = installation.host();
+    let arm = installation.arm().await;
+    arm.make_vm("vm1").await;
+    drop(host);
+    let waiting = arm.delete(&group()).await;
+    assert_eq!(waiting.status, 202);
+    assert_eq!(arm.get(&vm_path("vm1")).await.status, 200, "its host has not let go of it");
+    let forced = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", group());
+    assert_eq!(arm.finish(&arm.delete(&forced).await).await["status"], "Succeeded");
+    assert_eq!(arm.finish(&waiting).await["status"], "Succeeded");
+}
+
+#[tokio::test]
 async fn an_operation_is_another_subscriptions_business_only_there() {
     let installation = Installation::new().await;
     let arm = installation.arm().await;
