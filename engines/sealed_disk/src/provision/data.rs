@@ -1,11 +1,11 @@
 //! The data segment: threads take chunk after chunk; each reads, verifies, encrypts and writes in one buffer.
 
-use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::target::{PageBuffer, Target};
 use super::verified::{MetadataReader, VerifiedImage};
-use super::{Holes, Progress, ProvisionError, Summary, write_at};
+use super::{Holes, Progress, ProvisionError, Summary};
 use crate::image::ext4::{self, FreeBlocks};
 use crate::image::{CHUNK_BYTES, DiskLayout};
 use crate::luks2::DATA_OFFSET;
@@ -16,7 +16,7 @@ const SECTOR: usize = 4096;
 /// Shared by the threads.
 pub(super) struct Work<'a> {
     source: VerifiedImage<'a>,
-    disk: &'a File,
+    target: &'a Target<'a>,
     xts: &'a Xts,
     holes: Holes,
     progress: &'a (dyn Fn(Progress) + Sync),
@@ -30,9 +30,12 @@ pub(super) struct Work<'a> {
     stopped: AtomicBool,
 }
 
+/// Runs of free zeros shorter than this are written with what surrounds them: one write costs more than a few sectors.
+const LEAST_HOLE: usize = 16;
+
 /// One thread's own things.
 struct Worker<'a> {
-    buffer: Vec<u8>,
+    buffer: PageBuffer,
     metadata: MetadataReader<'a>,
     /// None: every block counts as used.
     free: Option<FreeBlocks>,
@@ -42,7 +45,7 @@ struct Worker<'a> {
 impl<'a> Work<'a> {
     pub(super) fn new(
         source: VerifiedImage<'a>,
-        disk: &'a File,
+        target: &'a Target<'a>,
         layout: DiskLayout,
         xts: &'a Xts,
         holes: Holes,
@@ -55,7 +58,7 @@ impl<'a> Work<'a> {
         let (next, done, stopped) =
             (AtomicUsize::new(chunks.start), AtomicU64::new(0), AtomicBool::new(false));
         let end = chunks.end;
-        Self { source, disk, xts, holes, progress, filesystem, fill_end, next, end, done, stopped }
+        Self { source, target, xts, holes, progress, filesystem, fill_end, next, end, done, stopped }
     }
 
     /// Makes the threads end after their current chunk.
@@ -74,7 +77,8 @@ impl<'a> Work<'a> {
             Holes::SkipFree => FreeBlocks::read(&mut metadata)?,
             Holes::WriteAll => None,
         };
-        let mut worker = Worker { buffer: self.source.buffer(), metadata, free, summary: Summary::default() };
+        let mut worker =
+            Worker { buffer: PageBuffer::new(CHUNK_BYTES), metadata, free, summary: Summary::default() };
         while !self.stopped.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.end {
@@ -132,48 +136,47 @@ impl<'a> Work<'a> {
             self.source.read(index, &mut worker.buffer)?;
         }
         let first = cut(part.start - chunk_start);
-        let mut run = 0..0;
-        for sector in 0..sectors {
-            let at = first + sector * SECTOR;
-            let keep =
-                !is_zero(&worker.buffer[at..at + SECTOR]) || !worker.is_free(first_block + sector as u64)?;
-            if keep {
-                run.end = sector + 1;
-            } else {
-                self.seal_run(&part, first, run, worker)?;
-                worker.summary.skipped += SECTOR as u64;
-                run = sector + 1..sector + 1;
-            }
+        let runs = worker.runs(first, first_block, sectors)?;
+        let kept: usize = runs.iter().map(Range::len).sum();
+        worker.summary.skipped += ((sectors - kept) * SECTOR) as u64;
+        worker.summary.written += (kept * SECTOR) as u64;
+        for run in runs {
+            let offset = part.start + (run.start * SECTOR) as u64;
+            self.seal(offset, &mut worker.buffer[first + run.start * SECTOR..first + run.end * SECTOR])?;
         }
-        self.seal_run(&part, first, run, worker)
-    }
-
-    /// Encrypts and writes a run of sectors of the part.
-    fn seal_run(
-        &self,
-        part: &Range<u64>,
-        first: usize,
-        run: Range<usize>,
-        worker: &mut Worker<'_>,
-    ) -> Result<(), ProvisionError> {
-        if run.is_empty() {
-            return Ok(());
-        }
-        let offset = part.start + (run.start * SECTOR) as u64;
-        let bytes = &mut worker.buffer[first + run.start * SECTOR..first + run.end * SECTOR];
-        worker.summary.written += bytes.len() as u64;
-        self.seal(offset, bytes)
+        Ok(())
     }
 
     /// Encrypts bytes of an image offset and writes them 16 MiB further on.
     fn seal(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ProvisionError> {
         let unit = (offset - self.filesystem.start) / TWEAK_UNIT as u64;
         self.xts.encrypt_in_place(bytes, unit, SECTOR);
-        write_at(self.disk, offset + DATA_OFFSET, bytes)
+        self.target.write(offset + DATA_OFFSET, bytes)
     }
 }
 
 impl Worker<'_> {
+    /// The sectors to write, as runs: all but those that are zeros and free, where enough of them lie together.
+    fn runs(
+        &mut self,
+        first: usize,
+        first_block: u64,
+        sectors: usize,
+    ) -> Result<Vec<Range<usize>>, ProvisionError> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for sector in 0..sectors {
+            let at = first + sector * SECTOR;
+            if is_zero(&self.buffer[at..at + SECTOR]) && self.is_free(first_block + sector as u64)? {
+                continue;
+            }
+            match runs.last_mut() {
+                Some(run) if sector - run.end < LEAST_HOLE => run.end = sector + 1,
+                _ => runs.push(sector..sector + 1),
+            }
+        }
+        Ok(runs)
+    }
+
     fn all_free(&mut self, blocks: Range<u64>) -> Result<bool, ProvisionError> {
         for block in blocks {
             if !self.is_free(block)? {

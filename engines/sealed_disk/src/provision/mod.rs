@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use crate::boot_region::{BootRegion, BootRegionError};
 use crate::image::gpt::{Gpt, HEAD_BYTES};
@@ -21,6 +20,7 @@ use crate::storage::Storage;
 use crate::xts::{WeakKey, Xts};
 
 mod data;
+mod target;
 mod verified;
 
 use verified::VerifiedImage;
@@ -117,7 +117,8 @@ pub enum ProvisionError {
 
 /// Makes the disk. The disk file is synced when this returns; boot region and guest state are the caller's to commit.
 ///
-/// Uses the calling thread and one more, and a few MiB of memory whatever the image's size.
+/// Uses the calling thread and one more, and a few MiB of memory whatever the image's size. Writes past the page cache
+/// where the file system allows it: the ciphertext is not read again soon.
 pub fn encrypt_image<S: Storage + Send>(
     job: Job<'_, S>,
     progress: &(dyn Fn(Progress) + Sync),
@@ -127,7 +128,8 @@ pub fn encrypt_image<S: Storage + Send>(
     let write_disk = |source| ProvisionError::WriteDisk { offset: 0, source };
     disk.set_len(0).and_then(|()| disk.set_len(layout.disk_bytes)).map_err(write_disk)?;
     let source = VerifiedImage { image, manifest };
-    let work = data::Work::new(source, disk, layout, &xts, holes, progress);
+    let target = target::Target::new(disk);
+    let work = data::Work::new(source, &target, layout, &xts, holes, progress);
     let summary = std::thread::scope(|scope| {
         let other = scope.spawn(|| work.run());
         let boot = write_boot_region(source, &layout, boot, luks_header).inspect_err(|_| work.stop());
@@ -189,8 +191,4 @@ fn copy<S: Storage>(
         boot.write_at(start, &bytes[cut(start)..cut(end)])?;
     }
     Ok(())
-}
-
-fn write_at(disk: &File, offset: u64, bytes: &[u8]) -> Result<(), ProvisionError> {
-    disk.write_all_at(bytes, offset).map_err(|source| ProvisionError::WriteDisk { offset, source })
 }
