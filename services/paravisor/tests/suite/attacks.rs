@@ -271,7 +271,8 @@ fn attack_an_older_kernel_chosen_through_the_firmware_variables() {
 #[test]
 fn attack_an_image_whose_entry_does_not_guard_the_disk() {
     let _tpm = one_tpm_at_a_time();
-    let weak = image::make(&OPTIONS.replace("rd.shell=0 ", ""));
+    let folder = tempfile::tempdir().unwrap();
+    let weak = image::make_in(folder.path(), &OPTIONS.replace("rd.shell=0 ", ""));
     let mut lab = Lab::with(|document, _| {
         document.image_digest = internal_api::launch::sha256_hex(&weak.manifest);
     });

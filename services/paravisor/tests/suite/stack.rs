@@ -46,7 +46,7 @@ fn installation() -> &'static Installation {
 impl Installation {
     fn begin() -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let folder = tempfile::tempdir().unwrap().keep();
+        let folder = crate::support::lasting_folder("installation");
         let authority = certificates(&folder);
         write(&folder.join("ca.pem"), authority.as_bytes());
         let ports = [free_port(), free_port()];
@@ -470,7 +470,7 @@ fn an_image_is_judged_by_the_rules_of_its_first_start() {
     assert_eq!((&said["diskEncrypted"], &said["loader"]), (&json!(true), &json!("systemd-boot")));
     std::fs::remove_file(&manifest).unwrap();
     let options = crate::lab::image::OPTIONS.replace("headless=true,", "");
-    let weak = judge(&crate::lab::image::make(&options).path);
+    let weak = judge(&crate::lab::image::make_in(folder.path(), &options).path);
     assert_eq!(weak.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&weak.stderr).contains("headless=true") && !manifest.exists());
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -32,19 +32,17 @@ pub const OPTIONS: &str = "rd.luks.name=aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee=roo
 pub struct Image {
     pub path: PathBuf,
     pub manifest: Vec<u8>,
-    _folder: tempfile::TempDir,
 }
 
 /// The image of all tests; made once.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
-    IMAGE.get_or_init(|| make(OPTIONS))
+    IMAGE.get_or_init(|| make_in(&crate::support::lasting_folder("image"), OPTIONS))
 }
 
-/// An image whose entry has these options.
-pub fn make(options: &str) -> Image {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image.raw");
+/// An image in `folder` whose entry has these options.
+pub fn make_in(folder: &Path, options: &str) -> Image {
+    let path = folder.join("image.raw");
     let file = File::create_new(&path).unwrap();
     file.set_len(IMAGE_BYTES).unwrap();
     run(
@@ -58,7 +56,7 @@ pub fn make(options: &str) -> Image {
             path.to_str().unwrap(),
         ],
     );
-    root(&path, folder.path());
+    root(&path, folder);
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let esp = Esp::format(file.try_clone().unwrap(), ESP_START, ESP_BYTES);
     esp.write("EFI/BOOT/BOOTX64.EFI", &pe(".sdmagic", b"#### LoaderInfo: systemd-boot 257 ####", b""));
@@ -72,7 +70,7 @@ pub fn make(options: &str) -> Image {
         loader: "systemd-boot".to_owned(),
     };
     let manifest = Manifest::build(&file, facts).unwrap().to_bytes();
-    Image { path, manifest, _folder: folder }
+    Image { path, manifest }
 }
 
 /// What Debian's hooks do when a kernel is installed.
@@ -95,7 +93,7 @@ pub fn kernel(version: &str) -> Vec<u8> {
     pe(".text", b"kernel", &setup)
 }
 
-fn root(image: &PathBuf, folder: &std::path::Path) {
+fn root(image: &Path, folder: &Path) {
     let root = folder.join("root.ext4");
     File::create_new(&root).unwrap().set_len(FILESYSTEM_BYTES).unwrap();
     run("mkfs.ext4", &["-q", "-F", "-b", "4096", root.to_str().unwrap()]);

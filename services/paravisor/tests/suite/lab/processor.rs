@@ -17,7 +17,7 @@ const POLICY: u64 = 0x3_0000;
 fn platform() -> &'static Platform {
     static PLATFORM: OnceLock<Platform> = OnceLock::new();
     PLATFORM.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap().keep();
+        let folder = crate::support::lasting_folder("processor");
         let text = format!(
             "state_dir = {0:?}\nruntime_dir = {0:?}\nhost_socket = \"{1}/host\"\nkds_listen = \"127.0.0.1:0\"",
             folder,
