@@ -1,4 +1,4 @@
-//! Block devices over NBD ([`server`]), the protocol by its numbers ([`wire`]).
+//! Block devices over NBD ([`server`]), the protocol by its numbers (`wire`).
 
 pub mod server;
 mod wire;
