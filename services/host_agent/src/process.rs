@@ -11,6 +11,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+/// How often a process without arguments is looked at before it counts as one that has none.
+const EXEC_LOOKS: u32 = 1000;
+
 /// Names one process for good: an id that was given to another one does not match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,11 +96,22 @@ pub fn find(argument: &str) -> Option<ProcessRef> {
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let own = std::process::id();
     ids.filter(|id| *id != own)
-        .filter(|id| {
-            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
-        })
+        .filter(|id| command_line(*id).split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
         .find_map(ProcessRef::of)
+}
+
+/// The arguments of a process, each ended by a zero byte. In the middle of an `execve` a program has none yet: that is
+/// waited for, or a process that a dead agent had just started would be overlooked, and started twice.
+fn command_line(id: u32) -> Vec<u8> {
+    for _ in 0..EXEC_LOOKS {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        // Kernel threads and zombies have no arguments for good, and no program that can be read.
+        if !line.is_empty() || std::fs::read_link(format!("/proc/{id}/exe")).is_err() {
+            return line;
+        }
+        std::thread::yield_now();
+    }
+    Vec::new()
 }
 
 /// Start time of a process that is neither gone nor a zombie.

@@ -23,6 +23,10 @@ use internal_api::paravisor::{ControlRequest, ControlResponse, Event, Failure, P
 pub fn script(folder: &Path, name: &str) -> PathBuf {
     let program = std::env::current_exe().expect("this test");
     let path = folder.join(name);
+    // Written once: a later agent may find the first one's script still being started, and so busy.
+    if path.exists() {
+        return path;
+    }
     let text = format!(
         "#!/bin/sh\nfor word; do case $word in *paravisor.toml|pipe,id=events,*) vm=$word;; unix:*) qmp=$word;; socket,id=tpm,*) tpm=$word;; esac; done\n\
          export STAND_IN={name} VM=\"$vm\" QMP=\"$qmp\" TPM=\"$tpm\"\n\
