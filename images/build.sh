@@ -18,6 +18,8 @@ if [[ ${1-} == --plain ]]; then kind=plain name=debian-plain; shift; fi
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
+# The kernel's package; another one than Debian's newest for tests of an update.
+kernel=${CASEMATE_GUEST_KERNEL:-linux-image-cloud-amd64}
 mirror=${CASEMATE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${CASEMATE_DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(date +%s)}
@@ -59,7 +61,7 @@ write_kernel_files() {
 write_fstab() {
     local root=/dev/mapper/root
     [[ $kind == confidential ]] || root=PARTUUID=$ROOT_PARTUUID
-    printf '%s / ext4 defaults,x-systemd.growfs 0 1\nPARTUUID=%s /boot/efi vfat umask=0077 0 2\n' "$root" "$ESP_PARTUUID"
+    printf '%s / ext4 defaults,x-systemd.growfs 0 1\nPARTUUID=%s /boot/efi vfat umask=0077 0 0\n' "$root" "$ESP_PARTUUID"
 }
 
 # The guest's package sources: Debian's own addresses, whatever mirror built the image.
@@ -79,7 +81,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
 }
 
-packages() { sed -e 's/#.*//' "$here/packages.txt" | tr -s ' \n' ',' | sed -e 's/^,//; s/,$//'; }
+packages() { sed -e 's/#.*//' -e "s/^linux-image-cloud-amd64\$/$kernel/" "$here/packages.txt" | tr -s ' \n' ',' | sed -e 's/^,//; s/,$//'; }
 
 bootstrap() {
     local work=$1 mode=unshare masked
@@ -100,11 +102,16 @@ bootstrap() {
         --customize-hook='upload '"$here"'/files/cloud.cfg /etc/cloud/cloud.cfg.d/90-casemate.cfg' \
         --customize-hook='upload '"$here"'/files/ds-identify.cfg /etc/cloud/ds-identify.cfg' \
         --customize-hook='upload '"$here"'/files/cloud-init-no-firmware-strings.conf /etc/systemd/system/cloud-init-main.service.d/no-firmware-strings.conf' \
+        --customize-hook='mkdir -p "$1/usr/local/lib/casemate"' \
+        --customize-hook='upload '"$here"'/files/provisioning-seed /usr/local/lib/casemate/provisioning-seed' \
+        --customize-hook='chmod 755 "$1/usr/local/lib/casemate/provisioning-seed"' \
+        --customize-hook='upload '"$here"'/files/provisioning-seed.service /etc/systemd/system/provisioning-seed.service' \
+        --customize-hook='upload '"$here"'/files/provisioning-done.service /etc/systemd/system/provisioning-done.service' \
         --customize-hook='upload '"$here"'/files/loader.conf /boot/efi/loader/loader.conf' \
         --customize-hook='upload fstab /etc/fstab' \
         --customize-hook='rm -f "$1/etc/apt/sources.list"' \
         --customize-hook='upload debian.sources /etc/apt/sources.list.d/debian.sources' \
-        --customize-hook='chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service ssh.service' \
+        --customize-hook='chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service ssh.service provisioning-seed.service provisioning-done.service' \
         --customize-hook='chroot "$1" systemctl mask '"$masked" \
         --customize-hook='mkdir -p "$1/etc/systemd/system-generators"; ln -s /dev/null "$1/etc/systemd/system-generators/systemd-ssh-generator"' \
         --customize-hook='ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"' \

@@ -50,7 +50,13 @@ impl Installation {
 
     /// Runs `casemate` and expects success; returns standard output.
     pub fn casemate(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.try_casemate(arguments)?;
+        self.casemate_with(arguments, &[])
+    }
+
+    /// The same with some environment variables.
+    pub fn casemate_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+        let output = self.command(arguments)?.envs(variables.iter().copied()).output();
+        let output = output.context("running casemate")?;
         if !output.status.success() {
             bail!(
                 "casemate {} ({}):\n{}{}",
@@ -73,9 +79,13 @@ impl Installation {
 
     /// Runs `casemate`, whatever comes of it.
     pub fn try_casemate(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments)?.output().context("running casemate")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(programs()?.join("casemate"));
         command.arg("--data-dir").arg(self.data()).args(arguments).stdin(Stdio::null());
-        command.output().context("running casemate")
+        Ok(command)
     }
 
     /// Runs `casemate` and expects a refusal; returns what it said on standard error.
@@ -90,6 +100,16 @@ impl Installation {
     /// Runs a shell line in a VM and expects success; returns its output.
     pub fn in_guest(&self, vm: &str, line: &str) -> Result<String> {
         self.casemate(&["vm", "ssh", vm, "--", line])
+    }
+
+    /// The same with a file as the line's standard input.
+    pub fn in_guest_with(&self, vm: &str, line: &str, input: &Path) -> Result<()> {
+        let input = std::fs::File::open(input).with_context(|| input.display().to_string())?;
+        let status = self.command(&["vm", "ssh", vm, "--", line])?.stdin(input).status()?;
+        if !status.success() {
+            bail!("`{line}` in {vm}: {status}");
+        }
+        Ok(())
     }
 
     /// Waits until a shell line in a VM succeeds.

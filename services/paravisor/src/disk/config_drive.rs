@@ -49,6 +49,11 @@ impl ConfigDrive {
         let size = files.iter().map(|(_, bytes)| bytes.len()).sum();
         image(&files).map(Self).map_err(|error| ConfigDriveError::FileSystem(size, error))
     }
+
+    /// SHA-256 (base64url) of the whole drive, as the runtime claims name it.
+    pub fn digest(&self) -> String {
+        encoding::to_base64url(&vtpm::pcr::sha256(&self.0))
+    }
 }
 
 /// Host name, user, keys as cloud-config. JSON is YAML, so nothing in the data can break out of its place.

@@ -59,8 +59,7 @@ pub struct Running {
 
 /// Does everything that comes before the guest's first instruction. The last event is `Ready`.
 pub fn start(world: World) -> Result<Running, Stop> {
-    let attestor = step(world.observer.as_ref(), Step::CheckLaunch, || check(&world))?;
-    let config_drive = config_drive(&attestor.launch)?;
+    let (attestor, config_drive) = step(world.observer.as_ref(), Step::CheckLaunch, || check(&world))?;
     let (keeper, first) = keep(&world, &attestor)?;
     let generation = keeper.generation();
     let expected = keeper.record.volume.as_ref().map(VolumeRecord::measurement);
@@ -98,16 +97,18 @@ pub fn start(world: World) -> Result<Running, Stop> {
 }
 
 /// The launch document and all that it binds, against HOST_DATA.
-fn check(world: &World) -> Result<Attestor, Stop> {
+fn check(world: &World) -> Result<(Attestor, Arc<ConfigDrive>), Stop> {
     let launch = Arc::new(Launch::read(&world.config)?);
     launch.check_report(&world.processor.extended_report([0; 64])?.report)?;
-    Ok(Attestor {
-        configuration: configuration(&launch),
+    let drive = config_drive(&launch)?;
+    let attestor = Attestor {
+        configuration: configuration(&launch, &drive),
         services: (world.services)(&launch)?,
         processor: Arc::clone(&world.processor),
         transfer: TransferKey::generate()?,
         launch,
-    })
+    };
+    Ok((attestor, Arc::new(drive)))
 }
 
 /// What an earlier start left, or the beginning of a VM; and whether this is its first start.
@@ -152,14 +153,14 @@ fn engine(tpms: &dyn TpmFactory, keeper: &Keeper, first: bool) -> Result<Box<dyn
     Ok(engine)
 }
 
-fn config_drive(launch: &Launch) -> Result<Arc<dyn BlockDevice>, Stop> {
+fn config_drive(launch: &Launch) -> Result<ConfigDrive, Stop> {
     let drive = ConfigDrive::new(&launch.document.vm_id, &launch.provisioning);
-    let drive = drive.map_err(|error| super::launch::malformed("provisioning data", &chain(&error)))?;
-    Ok(Arc::new(drive))
+    drive.map_err(|error| super::launch::malformed("provisioning data", &chain(&error)))
 }
 
-fn configuration(launch: &Launch) -> VmConfiguration {
+fn configuration(launch: &Launch, drive: &ConfigDrive) -> VmConfiguration {
     VmConfiguration {
+        config_drive: drive.digest(),
         console_enabled: true,
         secure_boot: launch.document.secure_boot,
         tpm_enabled: true,

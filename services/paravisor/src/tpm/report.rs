@@ -16,6 +16,9 @@ pub trait ReportSource: Send {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct VmConfiguration {
+    /// SHA-256 (base64url) of the drive with the tenant's provisioning data: the guest takes the drive by this digest, for
+    /// the host could attach another one under the same label.
+    pub config_drive: String,
     /// Whether the guest has a serial console that the host can read.
     pub console_enabled: bool,
     /// Whether UEFI Secure Boot is on.

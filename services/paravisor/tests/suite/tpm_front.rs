@@ -93,6 +93,7 @@ const RIGHT: [u8; 32] = [0x15; 32];
 
 fn configuration() -> VmConfiguration {
     VmConfiguration {
+        config_drive: "6oMh2Dq1AjWZ5cQAFBwWgZ9g4Jq7cO2hhpq3Bcs3cWY".to_owned(),
         console_enabled: true,
         secure_boot: true,
         tpm_enabled: true,

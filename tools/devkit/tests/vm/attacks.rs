@@ -84,8 +84,6 @@ pub fn boot_region_changed(scenario: &mut Scenario) -> Result<()> {
 
 pub fn another_vms_state(scenario: &mut Scenario) -> Result<()> {
     let platform = scenario.platform()?;
-    platform.casemate(&["vm", "create", OTHER])?;
-    platform.casemate(&["vm", "stop", OTHER])?;
     let stolen = platform.vm_dir(OTHER)?.join("guest-state.vmgs");
     let state = platform.vm_dir(VM)?.join("guest-state.vmgs");
     let code = with_restored(&state, || {

@@ -205,6 +205,26 @@ pub fn evidence_is_development(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
+pub fn metadata_answers(scenario: &mut Scenario) -> Result<()> {
+    let platform = scenario.platform()?;
+    let get = |path: &str| {
+        platform.in_guest(
+            VM,
+            &format!("curl -sS -m 30 -H Metadata:true 'http://169.254.169.254/metadata/{path}'"),
+        )
+    };
+    let id = get("instance/compute/vmId?api-version=2021-12-13&format=text")?;
+    let shown = platform.json(&["vm", "show", VM])?;
+    ensure!(
+        shown["properties"]["vmId"].as_str().is_some_and(|wanted| wanted.eq_ignore_ascii_case(&id)),
+        "{id}"
+    );
+    let certificates: Value = serde_json::from_str(&get("THIM/amd/certification")?)?;
+    let certificate = certificates["vcekCert"].as_str().context("a VCEK")?;
+    ensure!(certificate.starts_with("-----BEGIN CERTIFICATE-----"), "{certificate}");
+    Ok(())
+}
+
 pub fn vm_outlives_the_agent(scenario: &mut Scenario) -> Result<()> {
     let platform = scenario.platform()?;
     let boot = platform.in_guest(VM, "cat /proc/sys/kernel/random/boot_id")?;

@@ -4,6 +4,8 @@
 
 mod attacks;
 mod guest;
+mod operator;
+mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use devkit::installation::Installation;
 use devkit::runner::{check, essential, run};
+use operator::OperatorsQemu;
 
 /// The VM under test.
 const VM: &str = "guest";
@@ -23,6 +26,11 @@ const BOOT: Duration = Duration::from_secs(600);
 /// What the checks build on.
 struct Scenario {
     platform: Option<Installation>,
+    qemu: OperatorsQemu,
+    /// Packages: the image's kernel, and the one that comes after it.
+    kernels: [String; 2],
+    /// The image's name.
+    image: String,
 }
 
 impl Scenario {
@@ -40,29 +48,37 @@ fn image_cache() -> Result<PathBuf> {
 }
 
 fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
-    scenario.platform = Some(Installation::up(19443, &image_cache()?, &[])?);
+    let qemu = scenario.qemu.program();
+    let qemu = ["--qemu", qemu.to_str().context("a path in UTF-8")?];
+    scenario.platform = Some(Installation::up(19443, &image_cache()?, &qemu)?);
     Ok(())
 }
 
 fn a_guest_image_is_built_from_debians_packages(scenario: &mut Scenario) -> Result<()> {
     let platform = scenario.platform()?;
     let images = platform.json(&["image", "list"])?;
-    let there =
-        images["images"].as_array().is_some_and(|all| all.iter().any(|image| image["name"] == "debian-13"));
-    if !there {
-        platform.casemate(&["image", "build"])?;
+    let named = |image: &serde_json::Value| image["name"] == scenario.image.as_str();
+    if !images["images"].as_array().is_some_and(|all| all.iter().any(named)) {
+        let kernel = [("CASEMATE_GUEST_KERNEL", scenario.kernels[0].as_str())];
+        platform.casemate_with(&["image", "build", "--name", &scenario.image], &kernel)?;
     }
     Ok(())
 }
 
 fn a_confidential_vm_unlocks_its_own_disk_and_boots(scenario: &mut Scenario) -> Result<()> {
     let platform = scenario.platform()?;
-    platform.casemate(&["vm", "create", VM])?;
+    platform.casemate(&["vm", "create", VM, "--image", &scenario.image])?;
     platform.wait_for_guest(VM, "true", BOOT)?;
     Ok(())
 }
 
-fn main() -> ExitCode {
+fn scenario() -> Result<Scenario> {
+    let kernels = update::two_kernels()?;
+    let image = kernels[0].replace("linux-image", "debian-13").replace('+', "-");
+    Ok(Scenario { platform: None, qemu: OperatorsQemu::new()?, kernels, image })
+}
+
+fn main() -> Result<ExitCode> {
     let checks = [
         essential("the_platform_comes_up", the_platform_comes_up),
         essential(
@@ -84,15 +100,23 @@ fn main() -> ExitCode {
         check("the_volume_key_is_unsealed_once_a_boot", guest::key_is_unsealed_once),
         check("the_tokens_claims_match_what_was_deployed", guest::claims_match),
         check("evidence_verifies_offline_and_only_with_the_development_root", guest::evidence_is_development),
+        check("the_metadata_service_answers_in_the_guest", guest::metadata_answers),
         check("the_vm_outlives_its_host_agent", guest::vm_outlives_the_agent),
+        check("a_guest_that_installs_another_kernel_and_initramfs_boots_them", update::another_kernel_boots),
+        check("the_new_boot_chain_is_predicted_and_shown_in_the_token", update::the_new_chain_is_shown),
         essential("a_vm_stops_cleanly", attacks::stop),
         check("other_firmware_is_refused", attacks::other_firmware),
         check("a_boot_region_changed_by_the_host_is_refused", attacks::boot_region_changed),
+        check(
+            "users_and_credentials_injected_by_the_host_have_no_effect",
+            operator::injects_users_and_credentials,
+        ),
+        check("a_command_line_changed_by_the_host_is_refused", operator::adds_to_the_command_line),
         check("another_vms_guest_state_is_refused", attacks::another_vms_state),
         check("an_older_guest_state_is_refused", attacks::older_state),
         check("firmware_variables_with_secure_boot_off_are_refused", attacks::secure_boot_off),
         check("the_decision_log_is_whole_and_names_the_refusals", attacks::log_is_whole),
         check("a_deleted_vm_leaves_nothing_behind", attacks::delete),
     ];
-    run(Scenario { platform: None }, &checks)
+    Ok(run(scenario()?, &checks))
 }
