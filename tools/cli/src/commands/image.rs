@@ -107,6 +107,12 @@ fn load(data_dir: &Path) -> Result<Catalog> {
     serde_json::from_slice(&std::fs::read(&path)?).with_context(|| format!("reading {}", path.display()))
 }
 
+/// Digest of an image of this installation's catalogue.
+pub fn digest_of(data_dir: &Path, name: &str) -> Result<Option<String>> {
+    let images = load(data_dir)?.images;
+    Ok(images.into_iter().find(|image| image.name == name).map(|image| image.digest))
+}
+
 fn list(catalog: &Catalog, printer: &Printer) {
     let row = |image: &CatalogImage| {
         let encrypted = if image.disk_encrypted { "unlocks by TPM" } else { "plain" };

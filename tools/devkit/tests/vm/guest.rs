@@ -183,7 +183,7 @@ pub fn key_is_unsealed_once(scenario: &mut Scenario) -> Result<()> {
 pub fn claims_match(scenario: &mut Scenario) -> Result<()> {
     let result = scenario.platform()?.json(&["vm", "attest", VM])?;
     let rows = result["comparison"].as_array().context("a comparison")?;
-    ensure!(rows.len() >= 9 && rows.iter().all(|row| row["holds"] == true), "{result}");
+    ensure!(rows.len() >= 14 && rows.iter().all(|row| row["holds"] == true), "{result}");
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::DEFAULT_GROUP;
 use crate::arm::{Arm, text};
-use crate::commands::image::{PUBLISHER, SKU};
+use crate::commands::image::{self, PUBLISHER, SKU};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::profile::Profile;
@@ -60,6 +60,8 @@ pub struct Expectation {
     pub provisioning_digest: String,
     /// What was to be encrypted.
     pub security_encryption: String,
+    /// Digest of the image's manifest, where this client's catalogue has the image.
+    pub image_digest: Option<String>,
     /// Private key file for logins.
     pub ssh_private_key: Option<PathBuf>,
 }
@@ -230,7 +232,8 @@ fn remember(arguments: &Arguments, login: &Login, custom_data: Option<&[u8]>, da
     let bytes = serde_json::to_vec(&provisioning)?;
     let expectation = Expectation {
         admin_username: arguments.admin_username.clone(),
-        provisioning_digest: hex::encode(digest::digest(&digest::SHA256, &bytes)),
+        provisioning_digest: sha256_hex(&bytes),
+        image_digest: image::digest_of(data_dir, &arguments.image)?,
         security_encryption: arguments.security_encryption.clone(),
         ssh_private_key: login.private.clone(),
     };
@@ -238,6 +241,11 @@ fn remember(arguments: &Arguments, login: &Login, custom_data: Option<&[u8]>, da
     std::fs::create_dir_all(path.parent().context("the path has a parent")?)?;
     std::fs::write(&path, serde_json::to_vec_pretty(&expectation)?)
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// SHA-256 in lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(digest::digest(&digest::SHA256, bytes))
 }
 
 /// The ssh port that the host forwards, from a VM's JSON.

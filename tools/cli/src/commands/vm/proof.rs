@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Target;
-use super::create::Expectation;
+use super::create::{Expectation, sha256_hex};
 use crate::arm::text;
 use crate::commands::verify::check;
 use crate::failure::Failure;
@@ -50,7 +50,10 @@ pub async fn attest(target: &Target, profile: &Profile, data_dir: &Path, printer
         .with_context(|| format!("writing {}", file.display()))?;
     let verdict = check(&file, profile.development_root.as_deref(), data_dir)?;
     let expectation = Expectation::load(data_dir, &target.resource_group, &target.name)?;
-    let rows = comparisons(&vm, &verdict, expectation.as_ref());
+    let mut rows = comparisons(&vm, &verdict);
+    let launch = &verdict["claims"]["x-ms-inittime"];
+    rows.extend(services(profile, launch)?);
+    rows.extend(expectation.iter().flat_map(|expectation| wishes(expectation, launch)));
     let held = rows.iter().all(|row| row.holds());
     let value =
         json!({"verdict": verdict, "comparison": rows.iter().map(Comparison::json).collect::<Vec<_>>()});
@@ -87,18 +90,18 @@ impl Comparison {
     }
 }
 
-fn comparisons(vm: &Value, verdict: &Value, expectation: Option<&Expectation>) -> Vec<Comparison> {
+fn line(claim: &'static str, expected: &str, found: &Value) -> Comparison {
+    Comparison { claim, expected: expected.to_owned(), found: text(found) }
+}
+
+/// What the verifier says of the machine, and what the launch document says of the VM.
+fn comparisons(vm: &Value, verdict: &Value) -> Vec<Comparison> {
     let claims = &verdict["claims"];
     let launch = &claims["x-ms-inittime"];
     let trust =
         if verdict["trustRoot"].is_null() { &claims["x-casemate-trust-root"] } else { &verdict["trustRoot"] };
     let properties = &vm["properties"];
-    let line = |claim, expected: &str, found: &Value| Comparison {
-        claim,
-        expected: expected.to_owned(),
-        found: text(found),
-    };
-    let mut rows = vec![
+    vec![
         line("verified", "true", &verdict["verified"]),
         line("x-ms-compliance-status", "azure-compliant-cvm", &claims["x-ms-compliance-status"]),
         line("x-casemate-trust-root", &text(&properties["casemate"]["trustRoot"]), trust),
@@ -106,12 +109,39 @@ fn comparisons(vm: &Value, verdict: &Value, expectation: Option<&Expectation>) -
         line("x-ms-sevsnpvm-vmpl", "0", &claims["x-ms-sevsnpvm-vmpl"]),
         line("x-ms-inittime.vmId", &text(&properties["vmId"]).to_uppercase(), &launch["vmId"]),
         line("x-ms-inittime.resourceId", &text(&vm["id"]), &launch["resourceId"]),
+    ]
+}
+
+/// Whom the VM was launched to trust: the tenant's own services under the tenant's own authority, and no recovery key that
+/// nobody ordered.
+fn services(profile: &Profile, launch: &Value) -> Result<Vec<Comparison>> {
+    let authority =
+        std::fs::read(&profile.ca).with_context(|| format!("reading {}", profile.ca.display()))?;
+    let key_service = text(&launch["keyId"]).split("/keys/").next().unwrap_or_default().to_owned();
+    Ok(vec![
+        line("x-ms-inittime.attestationUrl", &profile.attestation, &launch["attestationUrl"]),
+        line("x-ms-inittime.keyId at", &profile.keys, &json!(key_service)),
+        line("x-ms-inittime.trustBundleDigest", &sha256_hex(&authority), &launch["trustBundleDigest"]),
+        line("x-ms-inittime.recoveryKey", "none", launch.get("recoveryKey").unwrap_or(&json!("none"))),
+    ])
+}
+
+/// What this client asked for.
+fn wishes(expectation: &Expectation, launch: &Value) -> Vec<Comparison> {
+    let mut rows = vec![
+        line(
+            "x-ms-inittime.provisioningDigest",
+            &expectation.provisioning_digest,
+            &launch["provisioningDigest"],
+        ),
+        line(
+            "x-ms-inittime.securityEncryption",
+            &expectation.security_encryption,
+            &launch["securityEncryption"],
+        ),
     ];
-    if let Some(expectation) = expectation {
-        let digest = &expectation.provisioning_digest;
-        rows.push(line("x-ms-inittime.provisioningDigest", digest, &launch["provisioningDigest"]));
-        let encryption = &expectation.security_encryption;
-        rows.push(line("x-ms-inittime.securityEncryption", encryption, &launch["securityEncryption"]));
+    if let Some(image) = &expectation.image_digest {
+        rows.push(line("x-ms-inittime.imageDigest", image, &launch["imageDigest"]));
     }
     rows
 }
