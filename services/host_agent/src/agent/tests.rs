@@ -78,11 +78,17 @@ struct World {
     processor: Processor,
     control_plane: String,
     host: Arc<Host>,
+    /// How long a guest may take to switch itself off.
+    patience: u64,
     agent: Option<JoinHandle<()>>,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with_patience(1).await
+    }
+
+    async fn with_patience(patience: u64) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let root = folder.path();
         let image = root.join("images").join(sha256_hex(MANIFEST));
@@ -95,14 +101,14 @@ impl World {
         let control_plane = format!("http://{}", listener.local_addr().expect("address"));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let processor = Processor::default();
-        let host = host(root, &processor, None);
-        let mut world = Self { folder, told, processor, control_plane, host, agent: None };
+        let host = host(root, &processor, None, patience);
+        let mut world = Self { folder, told, processor, control_plane, host, patience, agent: None };
         world.start_agent(None);
         world
     }
 
     fn start_agent(&mut self, crash_at: Option<&str>) {
-        self.host = host(self.folder.path(), &self.processor, crash_at);
+        self.host = host(self.folder.path(), &self.processor, crash_at, self.patience);
         let mut agent = Agent::open(self.host.clone()).expect("the agent");
         let client = HostClient::new(&self.control_plane, "host-1", self.host.http.clone());
         self.agent = Some(tokio::spawn(async move { agent.follow(&client).await }));
@@ -206,12 +212,12 @@ fn count(argument: &str) -> usize {
     .count()
 }
 
-fn host(root: &Path, processor: &Processor, crash_at: Option<&str>) -> Arc<Host> {
+fn host(root: &Path, processor: &Processor, crash_at: Option<&str>, patience: u64) -> Arc<Host> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut config: Config = toml::from_str(&text(&root.display().to_string())).expect("valid");
     config.paravisor = stand_in::script(root, "paravisor");
     config.qemu = stand_in::script(root, "qemu");
-    config.shutdown_seconds = 1;
+    config.shutdown_seconds = patience;
     config.ssh_ports = [23200, 23999];
     std::fs::create_dir_all(&config.runtime_dir).expect("runtime folder");
     Arc::new(Host {

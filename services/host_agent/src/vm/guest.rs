@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use internal_api::launch::{LaunchDocument, SecurityEncryption};
 use internal_api::paravisor::Failure;
 use nix::sys::stat::Mode;
 
@@ -147,9 +148,19 @@ impl Vm {
             tracing::warn!(vm = self.spec.vm_id, %error, "the power button could not be pressed");
         }
         self.record.press_again_at = Some(now + PRESS_AGAIN);
-        let deadline = now + self.host.config.shutdown_seconds * 1000;
+        let patience = if self.disk_is_still_closed() { 0 } else { self.host.config.shutdown_seconds * 1000 };
+        let deadline = now + patience;
         self.record.stop_deadline.get_or_insert(deadline);
         self.keep()
+    }
+
+    /// Whether the guest is still in front of its encrypted disk: it has mounted nothing that wants to be written back, and
+    /// its firmware does not hear the button.
+    fn disk_is_still_closed(&self) -> bool {
+        let document: Option<LaunchDocument> = serde_json::from_str(&self.spec.launch_document).ok();
+        let encrypted = document
+            .is_some_and(|document| document.security_encryption == SecurityEncryption::DiskWithVMGuestState);
+        encrypted && self.paravisor.seen.volumes_opened <= self.record.volumes_before
     }
 
     pub(super) async fn end_qemu(&mut self) -> Result<(), Box<Failure>> {

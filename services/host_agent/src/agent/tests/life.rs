@@ -75,6 +75,16 @@ async fn a_guest_that_does_not_hear_the_button_is_switched_off() {
 }
 
 #[tokio::test]
+async fn a_guest_in_front_of_its_closed_disk_is_switched_off_at_once() {
+    let world = World::with_patience(3600).await;
+    world.behave("qemu-behaviour", "closed");
+    world.want(vec![spec(1)]);
+    world.until_phase(VmPhase::Running, 1).await;
+    world.want(vec![off(2)]);
+    world.until_phase(VmPhase::Stopped, 2).await;
+}
+
+#[tokio::test]
 async fn the_agent_finds_its_vm_again_even_without_the_control_plane() {
     let mut world = World::new().await;
     world.want(vec![spec(1)]);

@@ -6,7 +6,8 @@
 //! changes what it does: `refuse`, `die`, `never-ready`, `refuse-reset`.
 //!
 //! The stand-in for QEMU runs no guest, but obeys the power button. A file `qemu-behaviour` beside the event files changes
-//! what it does: `fail` ends it at once, `deaf` makes the guest ignore the button. A file `guest` makes the guest act:
+//! what it does: `fail` ends it at once, `deaf` makes the guest ignore the button, `closed` keeps it deaf in front of its
+//! closed disk. A file `guest` makes the guest act:
 //! `reset` or `off`.
 
 use std::error::Error;
@@ -130,7 +131,8 @@ fn qemu(events: &Path, qmp: &Path, tpm: &Path) -> Result<(), Box<dyn Error>> {
     if !capabilities.contains("qmp_capabilities") {
         return Err("no capabilities command".into());
     }
-    let _tpm = UnixStream::connect(tpm)?;
+    let behaviour = behaviour.trim();
+    let _tpm = (behaviour != "closed").then(|| UnixStream::connect(tpm)).transpose()?;
     append(events, "{\"return\": {}}")?;
     let listener = UnixListener::bind(qmp)?;
     let guest_events = events.to_owned();
@@ -141,7 +143,7 @@ fn qemu(events: &Path, qmp: &Path, tpm: &Path) -> Result<(), Box<dyn Error>> {
         for line in BufReader::new(stream.try_clone()?).lines() {
             let line = line?;
             writeln!(stream, "{{\"return\": {{}}}}")?;
-            if line.contains("system_powerdown") && behaviour.trim() != "deaf" {
+            if line.contains("system_powerdown") && !["deaf", "closed"].contains(&behaviour) {
                 end(events, "guest-shutdown");
             } else if line.contains("\"quit\"") {
                 end(events, "host-qmp-quit");
