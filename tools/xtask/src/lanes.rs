@@ -50,17 +50,20 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
     match lane {
         Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], None, tally),
-        Lane::Vm => cargo_test(root, &VM, None, tally),
-        Lane::Clients => {
-            let python = clients::python(root)?;
-            cargo_test(root, &SDK, Some(("CASEMATE_SDK_PYTHON", python)), tally)
-        }
-        Lane::Hardware if Path::new("/dev/sev").exists() => cargo_test(root, &VM, None, tally),
+        Lane::Vm => with_sdk(root, &VM, tally),
+        Lane::Clients => with_sdk(root, &SDK, tally),
+        Lane::Hardware if Path::new("/dev/sev").exists() => with_sdk(root, &VM, tally),
         Lane::Hardware => {
             crate::say("skipped: no /dev/sev on this machine, so nothing was run on real silicon");
             Ok(())
         }
     }
+}
+
+/// Tests that drive the platform with an unmodified client too.
+fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
+    let python = clients::python(root)?;
+    cargo_test(root, arguments, Some(("CASEMATE_SDK_PYTHON", python)), tally)
 }
 
 /// Real guests.

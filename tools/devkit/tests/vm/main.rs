@@ -3,6 +3,7 @@
 //! Where KVM cannot run firmware the guest is emulated, and a boot takes a minute or two.
 
 mod attacks;
+mod clients;
 mod guest;
 mod operator;
 mod update;
@@ -115,6 +116,7 @@ fn main() -> Result<ExitCode> {
         check("another_vms_guest_state_is_refused", attacks::another_vms_state),
         check("an_older_guest_state_is_refused", attacks::older_state),
         check("firmware_variables_with_secure_boot_off_are_refused", attacks::secure_boot_off),
+        check("the_python_sdk_creates_stops_starts_and_deletes_a_vm", clients::python_sdk),
         check("the_decision_log_is_whole_and_names_the_refusals", attacks::log_is_whole),
         check("a_deleted_vm_leaves_nothing_behind", attacks::delete),
     ];
