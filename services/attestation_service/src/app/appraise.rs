@@ -23,6 +23,7 @@ pub struct Appraiser {
     crls: RwLock<Arc<Crls>>,
     references: References,
     policy: PlatformPolicy,
+    crl_required: bool,
     development_roots_allowed: bool,
 }
 
@@ -115,6 +116,7 @@ impl Appraiser {
             anchors,
             references: References::load(&config.reference)?,
             policy: PlatformPolicy::shipped(),
+            crl_required: config.crl_required,
             development_roots_allowed: config.development_root.is_some(),
         })
     }
@@ -142,6 +144,12 @@ impl Appraiser {
     /// The revocation lists in force.
     pub fn crls(&self) -> Arc<Crls> {
         Arc::clone(&self.crls.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether nothing can be verified yet, because lists are required and no root has one.
+    pub fn lacks_every_crl(&self) -> bool {
+        let crls = self.crls();
+        self.crl_required && self.roots().all(|root| crls.fresh_until(root.id()).is_none())
     }
 
     /// Takes in a newer revocation list (DER or PEM). An older one, or one that no trusted root signed, changes nothing.

@@ -37,8 +37,9 @@ pub async fn openid_configuration(State(service): State<Arc<Service>>) -> Json<V
 pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
     let development = service.appraiser.development_roots_allowed();
     let roots = if development { json!(["amd", "development"]) } else { json!(["amd"]) };
+    let waiting = service.appraiser.lacks_every_crl();
     Json(json!({
-        "status": "ok",
+        "status": if waiting { "waiting for a revocation list" } else { "ok" },
         "version": env!("CARGO_PKG_VERSION"),
         "issuer": service.signer.issuer(),
         "trustRoots": roots,

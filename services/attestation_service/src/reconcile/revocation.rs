@@ -15,8 +15,10 @@ use crate::config::Config;
 
 /// Between two fetches.
 const PERIOD: Duration = Duration::from_secs(6 * 3600);
-/// After a fetch that failed.
-const RETRY: Duration = Duration::from_secs(300);
+/// After the first fetch that failed; doubled after each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest wait after a fetch that failed.
+const LAST_RETRY: Duration = Duration::from_secs(300);
 /// For one fetch.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest accepted list.
@@ -70,9 +72,17 @@ pub async fn keep_current(service: Arc<Service>, sources: Sources) {
     if sources.files.is_empty() && sources.urls.is_empty() {
         return;
     }
+    let mut retry = FIRST_RETRY;
     loop {
-        let current = refresh(&service, &sources).await;
-        tokio::time::sleep(if current { PERIOD } else { RETRY }).await;
+        let wait = if refresh(&service, &sources).await {
+            retry = FIRST_RETRY;
+            PERIOD
+        } else {
+            let now = retry;
+            retry = (retry * 2).min(LAST_RETRY);
+            now
+        };
+        tokio::time::sleep(wait).await;
     }
 }
 

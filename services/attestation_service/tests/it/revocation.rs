@@ -51,9 +51,11 @@ async fn a_demanded_list_is_fetched_and_outlives_restarts_and_outages() {
     let body = Attempt::honest().body();
     lab.denied_with(&body, "RevocationListMissing").await;
     assert!(!refresh(&lab.service, &Sources::of(&lab.config)).await, "the service says 429");
+    assert!(lab.service.appraiser.lacks_every_crl(), "it cannot verify anything yet");
     lab.denied_with(&body, "RevocationListMissing").await;
     kds.serve(StatusCode::OK, OURS.authority.crl(days_ago(0)).expect("a list"));
     assert!(refresh(&lab.service, &Sources::of(&lab.config)).await);
+    assert!(!lab.service.appraiser.lacks_every_crl());
     lab.accepted(&body).await;
     kds.serve(StatusCode::SERVICE_UNAVAILABLE, Vec::new());
     assert!(!refresh(&lab.service, &Sources::of(&lab.config)).await);

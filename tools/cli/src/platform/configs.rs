@@ -15,6 +15,8 @@ const FIRMWARE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 const FIRMWARE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 /// CPU model that launches are measured with.
 const CPU_MODEL: &str = "EPYC-Milan";
+/// Its name at the key distribution service.
+const PRODUCT: &str = "Milan";
 /// Numbers of vCPUs of the sizes that this machine's attestation service has reference values for.
 const VCPUS: [u32; 9] = [1, 2, 4, 8, 16, 20, 32, 48, 64];
 
@@ -121,6 +123,8 @@ pub fn attestation(layout: &Layout, server: &Identity) -> Result<Value> {
         "tls_key": server.key,
         "allow_development_roots": true,
         "development_root": layout.development_root(),
+        "crl_urls": [format!("http://127.0.0.1:{}/vcek/v1/{PRODUCT}/crl", layout.ports.certificates)],
+        "crl_required": true,
         "log_token_sha256": hex::encode(digest::digest(&digest::SHA256, secret.trim_ascii())),
         "firmware": [{
             "name": concat!("ovmf/paravisor-", env!("CARGO_PKG_VERSION")),

@@ -68,8 +68,8 @@ fn config_drive(dir: &Path) -> Result<PathBuf> {
     Ok(drive)
 }
 
-/// Creates the other VM on a QEMU with a drive, credentials and seeds of the operator, and looks for any of them inside.
-pub fn injects_users_and_credentials(scenario: &mut Scenario) -> Result<()> {
+/// Creates the other VM on a QEMU with a drive, credentials and seeds of the operator.
+pub fn creates_the_other(scenario: &Scenario) -> Result<()> {
     let (platform, qemu) = (scenario.platform()?, &scenario.qemu);
     let drive = config_drive(qemu.0.path())?;
     let drive = format!("file={},format=raw,if=none,id=mallory,readonly=on", drive.display());
@@ -84,8 +84,13 @@ pub fn injects_users_and_credentials(scenario: &mut Scenario) -> Result<()> {
     let all = [&drive[..], &seed, &["-smbios", &credentials, "-fw_cfg", password]].concat();
     qemu.add(&all)?;
     platform.casemate(&["vm", "create", OTHER, "--image", &scenario.image])?;
+    qemu.add(&[])
+}
+
+/// Nothing of what the operator added is found inside.
+pub fn injects_users_and_credentials(scenario: &mut Scenario) -> Result<()> {
+    let platform = scenario.platform()?;
     platform.wait_for_guest(OTHER, "true", BOOT)?;
-    qemu.add(&[])?;
     let reached = platform.in_guest(OTHER, "lsblk -no NAME; sudo cat /sys/class/dmi/id/product_serial")?;
     ensure!(
         reached.contains("vdc") && reached.contains("i=mallory"),
