@@ -1,8 +1,13 @@
 //! How fast an image is encrypted, beside a plain copy of the same file, AES-XTS in memory, `qemu-img convert` to LUKS and
-//! `cryptsetup reencrypt`. Prints a table; `docs/performance.md` holds the figures of a named machine.
+//! `cryptsetup reencrypt`. Prints tables; `docs/performance.md` holds the figures of a named machine.
 //!
-//! Each run is a process of its own, which reports wall time, CPU time (its children's included) and its peak memory.
-//! Files go to `CASEMATE_BENCH_DIR` (default: a folder in the system's temporary one); 12 GiB must be free there.
+//! Each run is a process of its own, which reports wall time, CPU time (its children's included) and its peak memory. The
+//! tasks take turns, so that a machine whose speed drifts is the same to all, and ratios are taken round by round. The
+//! images are in the page cache; each task that writes a file ends with `fdatasync`.
+//!
+//! Files go to `CASEMATE_BENCH_DIR` (default: a folder in the system's temporary one, on a disk), and once more to
+//! `/dev/shm`, where no disk hides the work; 6 GiB must be free. `CASEMATE_BENCH_IMAGE` names the folder of a built image
+//! (`disk.raw`, `manifest.json`) to be measured too. `cargo bench -p sealed_disk -- dense` takes one image only.
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 #![allow(clippy::cast_possible_truncation, reason = "sizes of this program's own files")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
@@ -27,7 +32,7 @@ use uuid::Uuid;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const ROOT_START: u64 = 201 * MIB;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// What one run took.
 #[derive(Clone, Copy)]
@@ -46,37 +51,127 @@ fn main() {
     }
 }
 
-/// All images, or those whose name holds the text (`cargo bench -p sealed_disk -- dense`).
+/// All images, or those whose name holds the text.
 fn compare(only: &str) {
-    let folder = tempfile::Builder::new()
-        .prefix("encrypt-image-")
-        .tempdir_in(std::env::var_os("CASEMATE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from))
-        .expect("a folder for the files");
-    println!("files in {}; median of {ROUNDS} runs (best)", folder.path().display());
-    for (name, size, data) in
-        [("2 GiB dense", 2 * GIB, 2 * GIB), ("8 GiB sparse, 1.2 GiB data", 8 * GIB, 6 * GIB / 5)]
-    {
-        if !name.contains(only) {
+    let disk = std::env::var_os("CASEMATE_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let memory = PathBuf::from("/dev/shm");
+    for (place, parent) in [("on disk", disk), ("in memory", memory)] {
+        if !parent.is_dir() {
+            println!("skipped: there is no {}", parent.display());
             continue;
         }
-        let Some(image) = make_image(folder.path(), size, data) else { return };
-        println!("\n{name}\n{:<42} {:>15} {:>8} {:>8} {:>9}", "", "seconds", "GB/s", "CPU s", "peak MiB");
-        let own = measure("ours", data, &["run-ours", "skip", &image]);
-        measure("ours, every block written", size, &["run-ours", "all", &image]);
-        let copy = measure("plain copy, 1 MiB blocks", size, &["run-copy", &image]);
-        measure("plain copy, holes kept", data, &["run-copy-sparse", &image]);
-        let xts = measure("AES-256-XTS in memory, one thread", data, &["run-xts", &data.to_string()]);
-        let qemu = peer("qemu-img", |_| measure("qemu-img convert to LUKS", size, &["run-qemu-img", &image]));
-        peer("cryptsetup", |_| {
-            measure("cryptsetup reencrypt --encrypt, in place", size, &["run-cryptsetup", &image]);
-        });
-        let slower = copy.wall.max(xts.wall);
-        println!("all but XTS end with fdatasync");
-        println!("ours is {:.2} of the slower of copy and XTS", slower / own.wall);
-        if let Some(qemu) = qemu {
-            println!("ours is {:.1} times qemu-img", qemu.wall / own.wall);
+        let folder = tempfile::Builder::new().prefix("encrypt-image-").tempdir_in(parent);
+        let folder = folder.expect("a folder for the files");
+        for image in images(folder.path()).filter(|image| format!("{} {place}", image.name).contains(only)) {
+            if let Some(path) = (image.make)(folder.path()) {
+                compare_one(place, &image, &path);
+                remove(&[Path::new(&path), &Path::new(&path).with_extension("manifest")]);
+            }
         }
-        remove(&[Path::new(&image), &Path::new(&image).with_extension("manifest")]);
+    }
+}
+
+/// An image to measure with.
+struct Image {
+    name: String,
+    size: u64,
+    /// What is not a hole.
+    data: u64,
+    make: Box<dyn Fn(&Path) -> Option<String>>,
+}
+
+fn images(folder: &Path) -> impl Iterator<Item = Image> + use<> {
+    let made = [("dense", GIB, GIB), ("sparse", 4 * GIB, 6 * GIB / 10)].map(|(name, size, data)| Image {
+        name: name.to_owned(),
+        size,
+        data,
+        make: Box::new(move |folder: &Path| make_image(folder, size, data)),
+    });
+    let built =
+        std::env::var_os("CASEMATE_BENCH_IMAGE").map(|built| built_image(&PathBuf::from(built), folder));
+    made.into_iter().chain(built)
+}
+
+/// A copy of a built image, without holes where it has data.
+fn built_image(built: &Path, folder: &Path) -> Image {
+    use std::os::unix::fs::MetadataExt as _;
+    let (source, target) = (built.to_owned(), folder.join("built"));
+    let facts = std::fs::metadata(source.join("disk.raw")).expect("disk.raw of the built image");
+    let make = move |_: &Path| {
+        run(Command::new("cp").arg("--sparse=always").arg(source.join("disk.raw")).arg(&target));
+        std::fs::copy(source.join("manifest.json"), target.with_extension("manifest"))
+            .expect("manifest.json");
+        Some(target.display().to_string())
+    };
+    Image { name: "built".to_owned(), size: facts.size(), data: facts.blocks() * 512, make: Box::new(make) }
+}
+
+/// One line of a table.
+struct Task<'a> {
+    name: &'static str,
+    /// Bytes that the speed is told by.
+    bytes: u64,
+    arguments: Vec<&'a str>,
+    runs: Vec<Figures>,
+}
+
+fn compare_one(place: &str, image: &Image, path: &str) {
+    let (size, data, xts) = (image.size, image.data, image.data.to_string());
+    let mut tasks = Vec::new();
+    let mut add = |name, bytes, arguments: &[_]| {
+        tasks.push(Task { name, bytes, arguments: arguments.to_vec(), runs: vec![] })
+    };
+    add(OURS, data, &["run-ours", "skip", path]);
+    add("ours, every block written", size, &["run-ours", "all", path]);
+    add("plain copy, every block", size, &["run-copy", path]);
+    add(COPY, data, &["run-copy-sparse", path]);
+    add(XTS, data, &["run-xts", &xts]);
+    peer("qemu-img", |_| add(QEMU, size, &["run-qemu-img", path]));
+    peer("cryptsetup", |_| add("cryptsetup reencrypt, in place", size, &["run-cryptsetup", path]));
+    for _ in 0..ROUNDS {
+        for task in &mut tasks {
+            task.runs.push(spawn(&task.arguments));
+        }
+    }
+    let (whole, part) = (size as f64 / MIB as f64, data as f64 / MIB as f64);
+    println!(
+        "\n{} {place}: {whole:.0} MiB, of which {part:.0} MiB data; medians of {ROUNDS} rounds (best)",
+        image.name
+    );
+    println!("{:<34} {:>15} {:>8} {:>8} {:>9}", "", "seconds", "GB/s", "CPU s", "peak MiB");
+    tasks.iter().for_each(Task::print);
+    let slower = |round: usize| wall(&tasks, COPY, round).max(wall(&tasks, XTS, round));
+    ratio("ours beside the slower of copy and XTS", |round| slower(round) / wall(&tasks, OURS, round));
+    if tasks.iter().any(|task| task.name == QEMU) {
+        ratio("ours beside qemu-img", |round| wall(&tasks, QEMU, round) / wall(&tasks, OURS, round));
+    }
+}
+
+const OURS: &str = "ours";
+const COPY: &str = "plain copy, holes kept";
+const XTS: &str = "AES-256-XTS in memory, one thread";
+const QEMU: &str = "qemu-img convert to LUKS";
+
+fn wall(tasks: &[Task<'_>], name: &str, round: usize) -> f64 {
+    tasks.iter().find(|task| task.name == name).map_or(f64::NAN, |task| task.runs[round].wall)
+}
+
+/// Median, lowest and highest of the rounds.
+fn ratio(name: &str, of: impl Fn(usize) -> f64) {
+    let mut all: Vec<f64> = (0..ROUNDS).map(of).collect();
+    all.sort_by(f64::total_cmp);
+    println!("{name}: {:.2} ({:.2} to {:.2})", all[ROUNDS / 2], all[0], all[ROUNDS - 1]);
+}
+
+impl Task<'_> {
+    fn print(&self) {
+        let mut runs = self.runs.clone();
+        runs.sort_by(|one, other| one.wall.total_cmp(&other.wall));
+        let (best, median) = (runs[0], runs[ROUNDS / 2]);
+        let peak = runs.iter().map(|run| run.peak_mib).fold(0.0, f64::max);
+        let seconds = format!("{:.2} ({:.2})", median.wall, best.wall);
+        let speed = self.bytes as f64 / 1e9 / median.wall;
+        println!("{:<34} {seconds:>15} {speed:>8.2} {:>8.2} {peak:>9.1}", self.name, median.cpu);
     }
 }
 
@@ -94,18 +189,6 @@ fn find(program: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(program))
         .find(|program| program.exists())
-}
-
-/// Runs one task several times and prints its line.
-fn measure(name: &str, bytes: u64, arguments: &[&str]) -> Figures {
-    let mut runs: Vec<Figures> = (0..ROUNDS).map(|_| spawn(arguments)).collect();
-    runs.sort_by(|one, other| one.wall.total_cmp(&other.wall));
-    let (best, median) = (runs[0], runs[ROUNDS / 2]);
-    let peak = runs.iter().map(|run| run.peak_mib).fold(0.0, f64::max);
-    let seconds = format!("{:.2} ({:.2})", median.wall, best.wall);
-    let speed = bytes as f64 / 1e9 / median.wall;
-    println!("{name:<42} {seconds:>15} {speed:>8.2} {:>8.2} {peak:>9.1}", median.cpu);
-    median
 }
 
 fn spawn(arguments: &[&str]) -> Figures {
