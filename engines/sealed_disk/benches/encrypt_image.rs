@@ -71,13 +71,16 @@ fn compare(only: &str) {
     }
 }
 
+/// Puts an image into a folder; its path.
+type Make = Box<dyn Fn(&Path) -> Option<String>>;
+
 /// An image to measure with.
 struct Image {
     name: String,
     size: u64,
     /// What is not a hole.
     data: u64,
-    make: Box<dyn Fn(&Path) -> Option<String>>,
+    make: Make,
 }
 
 fn images(folder: &Path) -> impl Iterator<Item = Image> + use<> {

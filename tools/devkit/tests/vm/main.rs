@@ -5,12 +5,11 @@
 mod attacks;
 mod guest;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use devkit::installation::Installation;
+use devkit::installation::{Installation, image_cache};
 use devkit::runner::{check, essential, run};
 
 /// The VM under test.
@@ -31,28 +30,13 @@ impl Scenario {
     }
 }
 
-/// Built images outlive a test run: the cache lies beside the build.
-fn image_cache() -> Result<PathBuf> {
-    match std::env::var_os("CASEMATE_IMAGE_CACHE") {
-        Some(cache) => Ok(PathBuf::from(cache)),
-        None => Ok(devkit::installation::programs()?.join("../image-cache")),
-    }
-}
-
 fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
     scenario.platform = Some(Installation::up(19443, &image_cache()?, &[])?);
     Ok(())
 }
 
 fn a_guest_image_is_built_from_debians_packages(scenario: &mut Scenario) -> Result<()> {
-    let platform = scenario.platform()?;
-    let images = platform.json(&["image", "list"])?;
-    let there =
-        images["images"].as_array().is_some_and(|all| all.iter().any(|image| image["name"] == "debian-13"));
-    if !there {
-        platform.casemate(&["image", "build"])?;
-    }
-    Ok(())
+    scenario.platform()?.ensure_image("debian-13", &[])
 }
 
 fn a_confidential_vm_unlocks_its_own_disk_and_boots(scenario: &mut Scenario) -> Result<()> {
