@@ -158,8 +158,17 @@ fn spawn(arguments: &[&str]) -> Figures {
 }
 
 fn run(command: &mut Command) {
+    let problem = attempt(command);
+    assert!(problem.is_empty(), "{command:?}: {problem}");
+}
+
+/// Nothing after success, else what the program said.
+fn attempt(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        return String::new();
+    }
+    format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))
 }
 
 fn create(path: &Path) -> File {

@@ -17,7 +17,7 @@ use sealed_disk::xts::Xts;
 use uuid::Uuid;
 
 use super::images::ROOT_START;
-use super::{MIB, create, find, remove, run};
+use super::{MIB, attempt, create, find, remove, run};
 
 /// Runs one task and prints wall seconds, CPU seconds and peak MiB.
 pub(super) fn child(task: &str, arguments: &[String]) {
@@ -112,15 +112,26 @@ fn xts(bytes: u64) -> f64 {
     })
 }
 
+/// `qemu-img` first measures how fast it derives keys, and gives up where others use the processor.
+const QEMU_IMG_TRIES: usize = 10;
+
 fn qemu_img(image: &Path) -> f64 {
     let target = image.with_extension("luks");
     let mut command = Command::new(find("qemu-img").expect("looked for before"));
     command.args(["convert", "-f", "raw", "-O", "luks", "--object", "secret,id=s,data=passphrase"]);
     command.args(["-o", "key-secret=s,iter-time=10"]).args([image, &target]);
-    let wall = timed(|| {
-        run(&mut command);
-        File::open(&target).and_then(|file| file.sync_data()).expect("synced");
-    });
+    let mut outcome = String::new();
+    let mut wall = f64::NAN;
+    for _ in 0..QEMU_IMG_TRIES {
+        wall = timed(|| {
+            outcome = attempt(&mut command);
+            File::open(&target).and_then(|file| file.sync_data()).expect("synced");
+        });
+        if !outcome.contains("accurate CPU usage") {
+            break;
+        }
+    }
+    assert!(outcome.is_empty(), "{command:?}: {outcome}");
     remove(&[&target]);
     wall
 }
