@@ -61,6 +61,7 @@
 //! master key can neither exchange keys nor give one another policy. The master key lies in a file of its own (64 hex
 //! characters, mode 0600); a database knows its id and opens under no other. *Limit:* who can put the whole database
 //! back to an older state also puts generations and used tokens back; keep it where the host of the VMs cannot write.
+//! Two keys of 3072 bits are made ahead and wait in memory, never at rest; each is given out once.
 //!
 //! # Configuration
 //!

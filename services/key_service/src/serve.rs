@@ -61,6 +61,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let tls = tls(&config)?;
     let stop = (terminate(SignalKind::terminate())?, terminate(SignalKind::interrupt())?);
     let state = Arc::new(AppState::open(&config, Arc::new(unix_time)).await?);
+    if let Err(error) = state.ready_keys.start() {
+        tracing::warn!(%error, "no keys are made ahead; each is made while its caller waits");
+    }
     let pruning = tokio::spawn(reconcile::prune::run(state.clone()));
     let handle = Handle::<SocketAddr>::new();
     tracing::info!(listen = %config.listen, "the key service is ready");

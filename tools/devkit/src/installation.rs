@@ -14,14 +14,22 @@ pub struct Installation {
     base_port: u16,
 }
 
-/// Folder of the built programs: the one that the test's own program was built into.
+/// Folder of the built programs: the one that the test's own program was built into, or `debug` beside it, because
+/// benchmarks measure what `make build` makes.
 pub fn programs() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let dir = own.ancestors().nth(2).context("a test program lies in target/PROFILE/deps")?.to_path_buf();
-    if !dir.join("casemate").exists() {
-        bail!("casemate is not built: run `cargo build` first");
+    let dir = own.ancestors().nth(2).context("a test program lies in target/PROFILE/deps")?;
+    let found = [dir.to_path_buf(), dir.with_file_name("debug")].into_iter();
+    let mut found = found.filter(|dir| dir.join("casemate").exists());
+    found.next().context("casemate is not built: run `cargo build` first")
+}
+
+/// Built images outlive a run: `CASEMATE_IMAGE_CACHE`, or a folder beside the build.
+pub fn image_cache() -> Result<PathBuf> {
+    match std::env::var_os("CASEMATE_IMAGE_CACHE") {
+        Some(cache) => Ok(PathBuf::from(cache)),
+        None => Ok(programs()?.with_file_name("image-cache")),
     }
-    Ok(dir)
 }
 
 impl Installation {
@@ -95,6 +103,18 @@ impl Installation {
             bail!("casemate {} was expected to be refused", arguments.join(" "));
         }
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Builds a guest image, with more arguments of `casemate image build`, unless the cache has it.
+    pub fn ensure_image(&self, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+        let listed = self.json(&["image", "list"])?;
+        let there = |all: &Vec<Value>| all.iter().any(|image| image["name"] == name);
+        if !listed["images"].as_array().is_some_and(there) {
+            let mut all = vec!["image", "build", "--name", name];
+            all.extend_from_slice(arguments);
+            self.casemate_with(&all, variables)?;
+        }
+        Ok(())
     }
 
     /// Runs a shell line in a VM and expects success; returns its output.

@@ -1,4 +1,4 @@
-//! The data segment: threads take chunk after chunk; each reads, verifies, encrypts and writes in one buffer.
+//! The data segment: threads take group after group of chunks; each reads, verifies, encrypts and writes in one buffer.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +12,8 @@ use crate::luks2::DATA_OFFSET;
 use crate::xts::{TWEAK_UNIT, Xts};
 
 const SECTOR: usize = 4096;
+/// Chunks that are written together: a disk with latency takes 4 MiB at once nearly as fast as 1 MiB.
+const GROUP: usize = 4;
 
 /// Shared by the threads.
 pub(super) struct Work<'a> {
@@ -31,7 +33,7 @@ pub(super) struct Work<'a> {
 }
 
 /// Runs of free zeros shorter than this are written with what surrounds them: one write costs more than a few sectors.
-const LEAST_HOLE: usize = 16;
+const LEAST_HOLE: usize = 16 * SECTOR;
 
 /// One thread's own things.
 struct Worker<'a> {
@@ -77,33 +79,34 @@ impl<'a> Work<'a> {
             Holes::SkipFree => FreeBlocks::read(&mut metadata)?,
             Holes::WriteAll => None,
         };
-        let mut worker =
-            Worker { buffer: PageBuffer::new(CHUNK_BYTES), metadata, free, summary: Summary::default() };
+        let buffer = PageBuffer::new(GROUP * CHUNK_BYTES);
+        let mut worker = Worker { buffer, metadata, free, summary: Summary::default() };
         while !self.stopped.load(Ordering::Relaxed) {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= self.end {
+            let first = self.next.fetch_add(GROUP, Ordering::Relaxed);
+            if first >= self.end {
                 break;
             }
-            self.chunk(index, &mut worker)?;
-            self.report();
+            let chunks = first..self.end.min(first + GROUP);
+            self.group(chunks.clone(), &mut worker)?;
+            self.report(chunks.len());
         }
         Ok(worker.summary)
     }
 
-    fn report(&self) {
+    fn report(&self, chunks: usize) {
         let chunk = CHUNK_BYTES as u64;
         let total = (self.end - self.source.chunks_of(&self.filesystem).start) as u64 * chunk;
-        let done = self.done.fetch_add(chunk, Ordering::Relaxed) + chunk;
+        let more = chunks as u64 * chunk;
+        let done = self.done.fetch_add(more, Ordering::Relaxed) + more;
         (self.progress)(Progress { done, total });
     }
 
-    /// One chunk of the image: the part of it that belongs to the file system, and what is to be filled behind.
-    fn chunk(&self, index: usize, worker: &mut Worker<'_>) -> Result<(), ProvisionError> {
-        let start = index as u64 * CHUNK_BYTES as u64;
-        let whole = start..start + CHUNK_BYTES as u64;
+    /// Some chunks of the image: the part of them that belongs to the file system, and what is to be filled behind.
+    fn group(&self, chunks: Range<usize>, worker: &mut Worker<'_>) -> Result<(), ProvisionError> {
+        let whole = offset_of(chunks.start)..offset_of(chunks.end);
         let part = whole.start.max(self.filesystem.start)..whole.end.min(self.filesystem.end);
         if !part.is_empty() {
-            self.filesystem_part(index, whole.start, part.clone(), worker)?;
+            self.filesystem_part(&part, worker)?;
         }
         if self.holes == Holes::WriteAll {
             let rest = part.end.max(whole.start)..whole.end.min(self.fill_end);
@@ -117,34 +120,38 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn filesystem_part(
-        &self,
-        index: usize,
-        chunk_start: u64,
-        part: Range<u64>,
-        worker: &mut Worker<'_>,
-    ) -> Result<(), ProvisionError> {
-        let sectors = cut(part.end - part.start) / SECTOR;
-        let first_block = (part.start - self.filesystem.start) / ext4::BLOCK_BYTES;
-        if self.source.manifest.is_zeros(index) {
-            if worker.all_free(first_block..first_block + sectors as u64)? {
-                worker.summary.skipped += (sectors * SECTOR) as u64;
-                return Ok(());
+    /// `part` lies within one group, and in the buffer where it lies in the group.
+    fn filesystem_part(&self, part: &Range<u64>, worker: &mut Worker<'_>) -> Result<(), ProvisionError> {
+        let chunks = self.source.chunks_of(part);
+        let group_start = offset_of(chunks.start);
+        let mut runs = Vec::new();
+        for index in chunks {
+            let own = part.start.max(offset_of(index))..part.end.min(offset_of(index + 1));
+            let blocks = self.block(own.start)..self.block(own.end);
+            let at = cut(offset_of(index) - group_start);
+            let chunk = &mut worker.buffer[at..at + CHUNK_BYTES];
+            if !self.source.manifest.is_zeros(index) {
+                self.source.read(index, chunk)?;
+            } else {
+                chunk.fill(0);
+                if worker.all_free(blocks.clone())? {
+                    continue;
+                }
             }
-            worker.buffer.fill(0);
-        } else {
-            self.source.read(index, &mut worker.buffer)?;
+            worker.add_runs(cut(own.start - group_start), blocks, &mut runs)?;
         }
-        let first = cut(part.start - chunk_start);
-        let runs = worker.runs(first, first_block, sectors)?;
         let kept: usize = runs.iter().map(Range::len).sum();
-        worker.summary.skipped += ((sectors - kept) * SECTOR) as u64;
-        worker.summary.written += (kept * SECTOR) as u64;
+        worker.summary.skipped += part.end - part.start - kept as u64;
+        worker.summary.written += kept as u64;
         for run in runs {
-            let offset = part.start + (run.start * SECTOR) as u64;
-            self.seal(offset, &mut worker.buffer[first + run.start * SECTOR..first + run.end * SECTOR])?;
+            self.seal(group_start + run.start as u64, &mut worker.buffer[run])?;
         }
         Ok(())
+    }
+
+    /// Number of the file system's block at an image offset.
+    fn block(&self, offset: u64) -> u64 {
+        (offset - self.filesystem.start) / ext4::BLOCK_BYTES
     }
 
     /// Encrypts bytes of an image offset and writes them 16 MiB further on.
@@ -156,25 +163,25 @@ impl<'a> Work<'a> {
 }
 
 impl Worker<'_> {
-    /// The sectors to write, as runs: all but those that are zeros and free, where enough of them lie together.
-    fn runs(
+    /// Adds what is to be written of some blocks that begin at `at` in the buffer, as runs of bytes: all but those that
+    /// are zeros and free, where enough of them lie together.
+    fn add_runs(
         &mut self,
-        first: usize,
-        first_block: u64,
-        sectors: usize,
-    ) -> Result<Vec<Range<usize>>, ProvisionError> {
-        let mut runs: Vec<Range<usize>> = Vec::new();
-        for sector in 0..sectors {
-            let at = first + sector * SECTOR;
-            if is_zero(&self.buffer[at..at + SECTOR]) && self.is_free(first_block + sector as u64)? {
+        at: usize,
+        blocks: Range<u64>,
+        runs: &mut Vec<Range<usize>>,
+    ) -> Result<(), ProvisionError> {
+        for (start, block) in (at..).step_by(SECTOR).zip(blocks) {
+            let end = start + SECTOR;
+            if is_zero(&self.buffer[start..end]) && self.is_free(block)? {
                 continue;
             }
             match runs.last_mut() {
-                Some(run) if sector - run.end < LEAST_HOLE => run.end = sector + 1,
-                _ => runs.push(sector..sector + 1),
+                Some(run) if start - run.end < LEAST_HOLE => run.end = end,
+                _ => runs.push(start..end),
             }
         }
-        Ok(runs)
+        Ok(())
     }
 
     fn all_free(&mut self, blocks: Range<u64>) -> Result<bool, ProvisionError> {
@@ -198,6 +205,11 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks_exact(16).all(|word| word == [0; 16])
 }
 
+/// Where a chunk begins in the image.
+fn offset_of(chunk: usize) -> u64 {
+    chunk as u64 * CHUNK_BYTES as u64
+}
+
 fn cut(length: u64) -> usize {
-    usize::try_from(length).expect("1 MiB at most")
+    usize::try_from(length).expect("a group's length at most")
 }

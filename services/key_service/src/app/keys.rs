@@ -44,7 +44,10 @@ impl AppState {
         validate::name(name)?;
         let new = validate::create(parameters, releasable)?;
         let bits = new.bits;
-        let (private, public) = tokio::task::spawn_blocking(move || rsa::generate(bits)).await?;
+        let (private, public) = match self.ready_keys.take(bits) {
+            Some(ready) => ready,
+            None => tokio::task::spawn_blocking(move || rsa::generate(bits)).await?,
+        };
         let name = self.usable_name(name).await?;
         let record = self.new_record(name, new, &private, public);
         let bundle = self.bundle(&record);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::AppError;
 use crate::config::{Config, ConfigError};
+use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::{MasterKey, MasterKeyError};
 use crate::crypto::signer::{Signer, SignerError};
 use crate::refusal::Refusal;
@@ -66,6 +67,7 @@ pub struct AppState {
     pub(crate) store: Store,
     pub(crate) master: MasterKey,
     pub(crate) signer: Signer,
+    pub(crate) ready_keys: ReadyKeys,
     pub(crate) callers: Callers,
     pub(crate) authorities: Authorities,
     clock: Clock,
@@ -95,6 +97,7 @@ impl AppState {
             store,
             master,
             signer,
+            ready_keys: ReadyKeys::default(),
             callers: Callers::new(
                 Issuer::new(&callers.issuer, Jwks::new(&callers.source()?)?),
                 &callers.audience,

@@ -1,6 +1,7 @@
 //! Report, token, key: what the paravisor does twice at each start and once at a clean stop.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize, OaepPrivateDecryptingKey, PrivateDecryptingKey};
@@ -28,9 +29,25 @@ pub struct TransferKey {
     pub(super) private: OaepPrivateDecryptingKey,
 }
 
+/// A transfer key in the making, on a thread of its own: its primes take longer than all that can be done meanwhile.
+pub struct PendingTransferKey(JoinHandle<Result<TransferKey, Stop>>);
+
+impl PendingTransferKey {
+    /// Waits until the key is there.
+    pub fn wait(self) -> Result<TransferKey, Stop> {
+        self.0.join().map_err(|_| malformed("transfer key", "its thread panicked"))?
+    }
+}
+
 impl TransferKey {
+    /// Begins to make a new key.
+    pub fn begin() -> Result<PendingTransferKey, Stop> {
+        let thread = thread::Builder::new().name("transfer-key".to_owned()).spawn(Self::generate);
+        Ok(PendingTransferKey(thread.map_err(|error| Stop::io("making the transfer key", &error))?))
+    }
+
     /// A new RSA-2048 key.
-    pub fn generate() -> Result<Self, Stop> {
+    fn generate() -> Result<Self, Stop> {
         let fault = |_| malformed("transfer key", "it could not be made");
         let pair = KeyPair::generate(KeySize::Rsa2048).map_err(fault)?;
         let number = |bytes: &[u8]| Some(to_base64url(bytes));

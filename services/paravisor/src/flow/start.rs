@@ -6,7 +6,7 @@ use internal_api::paravisor::{ParavisorConfig, Step};
 use jiff::Timestamp;
 use sealed_disk::guest_state::LockedState;
 
-use super::attest::{Attestor, TransferKey};
+use super::attest::{Attestor, PendingTransferKey, TransferKey};
 use super::keeper::{Keeper, open_file};
 use super::launch::Launch;
 use super::owner::{GuestReports, Owner, lock};
@@ -59,7 +59,9 @@ pub struct Running {
 
 /// Does everything that comes before the guest's first instruction. The last event is `Ready`.
 pub fn start(world: World) -> Result<Running, Stop> {
-    let (attestor, config_drive) = step(world.observer.as_ref(), Step::CheckLaunch, || check(&world))?;
+    let transfer = TransferKey::begin()?;
+    let (attestor, config_drive) =
+        step(world.observer.as_ref(), Step::CheckLaunch, || check(&world, transfer))?;
     let (keeper, first) = keep(&world, &attestor)?;
     let generation = keeper.generation();
     let expected = keeper.record.volume.as_ref().map(VolumeRecord::measurement);
@@ -97,7 +99,7 @@ pub fn start(world: World) -> Result<Running, Stop> {
 }
 
 /// The launch document and all that it binds, against HOST_DATA.
-fn check(world: &World) -> Result<(Attestor, Arc<ConfigDrive>), Stop> {
+fn check(world: &World, transfer: PendingTransferKey) -> Result<(Attestor, Arc<ConfigDrive>), Stop> {
     let launch = Arc::new(Launch::read(&world.config)?);
     launch.check_report(&world.processor.extended_report([0; 64])?.report)?;
     let drive = config_drive(&launch)?;
@@ -105,7 +107,7 @@ fn check(world: &World) -> Result<(Attestor, Arc<ConfigDrive>), Stop> {
         configuration: configuration(&launch, &drive),
         services: (world.services)(&launch)?,
         processor: Arc::clone(&world.processor),
-        transfer: TransferKey::generate()?,
+        transfer: transfer.wait()?,
         launch,
     };
     Ok((attestor, Arc::new(drive)))

@@ -8,12 +8,11 @@ mod guest;
 mod operator;
 mod update;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use devkit::installation::Installation;
+use devkit::installation::{Installation, image_cache};
 use devkit::runner::{check, essential, run};
 use operator::OperatorsQemu;
 
@@ -40,14 +39,6 @@ impl Scenario {
     }
 }
 
-/// Built images outlive a test run: the cache lies beside the build.
-fn image_cache() -> Result<PathBuf> {
-    match std::env::var_os("CASEMATE_IMAGE_CACHE") {
-        Some(cache) => Ok(PathBuf::from(cache)),
-        None => Ok(devkit::installation::programs()?.join("../image-cache")),
-    }
-}
-
 fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
     let qemu = scenario.qemu.program();
     let qemu = ["--qemu", qemu.to_str().context("a path in UTF-8")?];
@@ -56,14 +47,8 @@ fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
 }
 
 fn a_guest_image_is_built_from_debians_packages(scenario: &mut Scenario) -> Result<()> {
-    let platform = scenario.platform()?;
-    let images = platform.json(&["image", "list"])?;
-    let named = |image: &serde_json::Value| image["name"] == scenario.image.as_str();
-    if !images["images"].as_array().is_some_and(|all| all.iter().any(named)) {
-        let kernel = [("CASEMATE_GUEST_KERNEL", scenario.kernels[0].as_str())];
-        platform.casemate_with(&["image", "build", "--name", &scenario.image], &kernel)?;
-    }
-    Ok(())
+    let kernel = [("CASEMATE_GUEST_KERNEL", scenario.kernels[0].as_str())];
+    scenario.platform()?.ensure_image(&scenario.image, &[], &kernel)
 }
 
 /// The other VM boots beside it, under the operator's hands: an emulated boot keeps one core busy, and takes long.
