@@ -21,7 +21,7 @@ const VM: &str = "guest";
 /// Another one, whose state is to be stolen.
 const OTHER: &str = "other";
 /// How long an emulated guest may take to answer.
-const BOOT: Duration = Duration::from_secs(600);
+const BOOT: Duration = Duration::from_secs(900);
 
 /// What the checks build on.
 struct Scenario {
