@@ -4,6 +4,10 @@
 mod attacks;
 #[path = "suite/flow.rs"]
 mod flow;
+#[path = "suite/initramfs.rs"]
+mod initramfs;
+#[path = "suite/inspect.rs"]
+mod inspect;
 #[path = "suite/lab/mod.rs"]
 mod lab;
 #[path = "suite/nbd.rs"]

@@ -96,6 +96,12 @@ impl Gpt {
         Ok(Self { partitions, head: head.to_vec(), entries_bytes: count * ENTRY_BYTES })
     }
 
+    /// The second table lies on the disk: an image without its end has lost it, whatever else is whole.
+    pub(crate) fn check_backup(&self, size: u64) -> Result<(), ImageError> {
+        let place = number64(&self.head, BLOCK + 32);
+        on_disk(place, size, || "AlternateLBA of the header".to_owned())
+    }
+
     /// Where the root partition ends on a disk of `disk` bytes: grown if it is the last one.
     pub(crate) fn grown_end(partitions: &[Partition], root: &Partition, disk: u64) -> u64 {
         let is_last = partitions.iter().all(|partition| partition.start <= root.start);
@@ -138,16 +144,27 @@ fn parse_entry(bytes: &[u8], number: u32, size: u64) -> Result<Option<Partition>
         return Ok(None);
     }
     let (first, last) = (number64(bytes, 32), number64(bytes, 40));
-    let end = last.checked_add(1).and_then(|end| end.checked_mul(BLOCK_U64));
-    if first < HEAD_BYTES as u64 / BLOCK_U64 || first > last || end.is_none_or(|end| end > size) {
-        return Err(ImageError::PartitionTable("a partition does not lie on the disk"));
+    if first < HEAD_BYTES as u64 / BLOCK_U64 || first > last {
+        return Err(ImageError::PartitionTable(
+            "a partition's first block is in the table or behind its last",
+        ));
     }
+    on_disk(last, size, || format!("EndingLBA of partition {number}"))?;
     let name: Vec<u16> =
         bytes[56..].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
     let name = String::from_utf16_lossy(&name).trim_end_matches('\0').to_owned();
     let (type_guid, unique_guid) = (guid(0), guid(16));
     let bytes = (last - first + 1) * BLOCK_U64;
     Ok(Some(Partition { number, type_guid, unique_guid, start: first * BLOCK_U64, bytes, name }))
+}
+
+/// Refuses a block that ends behind the disk.
+fn on_disk(block: u64, size: u64, field: impl Fn() -> String) -> Result<(), ImageError> {
+    let end = block.saturating_add(1).saturating_mul(BLOCK_U64);
+    match end > size {
+        true => Err(ImageError::CutOff { field: field(), last: end.saturating_sub(1), size }),
+        false => Ok(()),
+    }
 }
 
 fn header_checksum(header: &[u8]) -> u32 {

@@ -37,6 +37,18 @@ pub enum ImageError {
     /// No GUID partition table, or a damaged one.
     #[error("the image has no usable GUID partition table: {0}")]
     PartitionTable(&'static str),
+    /// Something lies behind the image's end.
+    #[error(
+        "the image is cut off, or its partition table damaged: {field} is byte {last}, the image has {size} bytes"
+    )]
+    CutOff {
+        /// The field of the partition table that says so.
+        field: String,
+        /// The last byte that must be there.
+        last: u64,
+        /// Size of the image.
+        size: u64,
+    },
     /// The partition is missing or not unique.
     #[error("the image needs exactly one {what}, it has {found}")]
     Partitions {
@@ -83,7 +95,9 @@ impl Layout {
         let size = image.metadata()?.len();
         let mut head = vec![0; gpt::HEAD_BYTES];
         read(image, 0, &mut head, ImageError::PartitionTable("the image is too short for one"))?;
-        let partitions = gpt::Gpt::parse(&head, size)?.partitions;
+        let table = gpt::Gpt::parse(&head, size)?;
+        table.check_backup(size)?;
+        let partitions = table.partitions;
         let esp = only(&partitions, "EFI system partition", &[ESP_TYPE])?;
         let root = only(&partitions, "root partition", &[ROOT_TYPE, LINUX_TYPE])?;
         let mut superblock = [0; ext4::SUPERBLOCK_BYTES];

@@ -13,7 +13,7 @@
 use std::io::{Read, Seek};
 
 use super::chain::{Chain, Image};
-use super::{Context, Events, Loader, PredictError, Prediction, firmware, systemd_boot, unsupported};
+use super::{Context, Events, Initrd, Loader, PredictError, Prediction, firmware, systemd_boot, unsupported};
 use crate::bytes::to_utf16le;
 use crate::pcr::sha256;
 
@@ -61,7 +61,9 @@ pub(super) fn predict<D: Read + Seek>(
     Ok(Prediction {
         loader: Loader::Grub,
         entry: entry.title.clone(),
-        version: release,
+        version: release.clone(),
+        release,
+        initrd: Initrd::Files(vec![entry.initrd.clone()]),
         options: entry.arguments.clone(),
         pcrs: events.values(&[15]),
         events: events.0,

@@ -13,6 +13,7 @@ mod chain;
 mod difference;
 mod firmware;
 mod grub;
+mod initrd;
 mod systemd_boot;
 mod uki;
 mod version;
@@ -24,6 +25,7 @@ use std::io::{Read, Seek};
 use thiserror::Error;
 
 pub use difference::{difference, difference_of};
+pub use initrd::Initrd;
 pub use version::compare as compare_versions;
 pub use volume_key::volume_key_pcr15;
 
@@ -88,6 +90,10 @@ pub struct Prediction {
     pub entry: String,
     /// The entry's version, or the kernel's where the entry states none.
     pub version: String,
+    /// The release in the kernel's own header, which names the directory of its modules.
+    pub release: String,
+    /// Where its initramfs lies.
+    pub initrd: Initrd,
     /// The kernel command line of the entry (without `initrd=` and `BOOT_IMAGE=` that a loader puts in front).
     pub options: String,
     /// Values at the time when the initramfs unseals, PCR 15 (zero) included.

@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context as Hash, SHA256};
 
 use super::bls::{self, BootEntry, LOADER_CONF};
 use super::chain::{Chain, Image};
-use super::{Context, Events, Loader, PredictError, Prediction, firmware, unsupported};
+use super::{Context, Events, Initrd, Loader, PredictError, Prediction, firmware, unsupported};
 use crate::bytes::{le16_at, to_utf16le};
 use crate::esp::Esp;
 use crate::pcr::{Digest, sha256, to_digest};
@@ -59,7 +59,9 @@ pub(super) fn predict<D: Read + Seek>(
     Ok(Prediction {
         loader: Loader::SystemdBoot,
         entry: entry.id,
-        version: if entry.version.is_empty() { release } else { entry.version },
+        version: if entry.version.is_empty() { release.clone() } else { entry.version },
+        release,
+        initrd: Initrd::Files(entry.initrds),
         options: entry.options,
         pcrs: events.values(&[15]),
         events: events.0,

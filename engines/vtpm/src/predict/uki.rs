@@ -11,7 +11,7 @@
 use std::io::{Read, Seek};
 
 use super::chain::Chain;
-use super::{Context, Events, Loader, PredictError, Prediction, firmware, systemd_boot, unsupported};
+use super::{Context, Events, Initrd, Loader, PredictError, Prediction, firmware, systemd_boot, unsupported};
 use crate::authenticode::Pe;
 use crate::bytes::to_utf16le;
 use crate::pcr::sha256;
@@ -65,7 +65,9 @@ pub(super) fn predict<D: Read + Seek>(
     Ok(Prediction {
         loader: Loader::Uki,
         entry: path.clone(),
-        version: release,
+        version: release.clone(),
+        release,
+        initrd: Initrd::Section(path.clone()),
         options,
         pcrs: events.values(&[12, 13, 15]),
         events: events.0,

@@ -453,24 +453,3 @@ fn a_wrong_configuration_is_an_error_and_no_event() {
     }
     assert_eq!(command(&folder.path().join("missing")).status().unwrap().code(), Some(1));
 }
-
-#[test]
-fn an_image_is_judged_by_the_rules_of_its_first_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let manifest = folder.path().join("manifest.json");
-    let judge = |image: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_casemate-paravisor"));
-        command.arg("inspect-image").arg("--image").arg(image).arg("--manifest").arg(&manifest);
-        command.args(["--vars", crate::lab::VARS, "--name", "test"]).output().unwrap()
-    };
-    let good = judge(&crate::lab::image::image().path);
-    let said: Value = serde_json::from_slice(&good.stdout).unwrap();
-    assert_eq!(std::fs::read(&manifest).unwrap(), crate::lab::image::image().manifest);
-    assert_eq!(said["digest"], sha256_hex(&crate::lab::image::image().manifest));
-    assert_eq!((&said["diskEncrypted"], &said["loader"]), (&json!(true), &json!("systemd-boot")));
-    std::fs::remove_file(&manifest).unwrap();
-    let options = crate::lab::image::OPTIONS.replace("headless=true,", "");
-    let weak = judge(&crate::lab::image::make_in(folder.path(), &options).path);
-    assert_eq!(weak.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&weak.stderr).contains("headless=true") && !manifest.exists());
-}

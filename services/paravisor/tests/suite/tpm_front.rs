@@ -17,7 +17,7 @@ use vtpm::hcl::{
     NV_INDEX_USER_DATA,
 };
 use vtpm::key::RsaPublic;
-use vtpm::predict::{Loader, PredictedEvent, Prediction};
+use vtpm::predict::{Initrd, Loader, PredictedEvent, Prediction};
 use zeroize::Zeroizing;
 
 use crate::support::one_tpm_at_a_time;
@@ -381,6 +381,8 @@ fn predicted(digest: [u8; 32]) -> Prediction {
         loader: Loader::SystemdBoot,
         entry: "debian-1.conf".to_owned(),
         version: "1".to_owned(),
+        release: "1".to_owned(),
+        initrd: Initrd::Files(Vec::new()),
         options: String::new(),
         pcrs: std::collections::BTreeMap::new(),
         events: vec![PredictedEvent { pcr: 4, digest, what: "the kernel".to_owned() }],

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use paravisor::disk::BlockDevice;
 
-use super::image::{ESP_START, IMAGE_BYTES};
+use super::image::{ESP_BYTES, ESP_START, IMAGE_BYTES};
 
 /// A part of a disk as a stream.
 pub struct Window {
@@ -92,6 +92,16 @@ impl Esp {
         let mut window = Window::whole(disk);
         (window.start, window.length) = (ESP_START, IMAGE_BYTES - ESP_START);
         Self(FileSystem::new(window, FsOptions::new()).unwrap())
+    }
+
+    /// The boot partition of an image.
+    pub fn open(file: File) -> Self {
+        let window = Window { disk: Backing::File(file), start: ESP_START, length: ESP_BYTES, position: 0 };
+        Self(FileSystem::new(window, FsOptions::new()).unwrap())
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.0.root_dir().remove(path).unwrap();
     }
 
     pub fn write(&self, path: &str, content: &[u8]) {

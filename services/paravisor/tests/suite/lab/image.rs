@@ -17,10 +17,10 @@ pub const IMAGE_BYTES: u64 = 64 * MIB;
 /// The VM's disk is larger than the image.
 pub const DISK_BYTES: u64 = 96 * MIB;
 pub const ESP_START: u64 = MIB;
-const ESP_BYTES: u64 = 24 * MIB;
+pub const ESP_BYTES: u64 = 24 * MIB;
 pub const ROOT_START: u64 = ESP_START + ESP_BYTES;
 const FILESYSTEM_BYTES: u64 = 16 * MIB;
-const ROOT_BYTES: u64 = FILESYSTEM_BYTES + 16 * MIB;
+pub const ROOT_BYTES: u64 = FILESYSTEM_BYTES + 16 * MIB;
 pub const LUKS_UUID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 
 pub const OPTIONS: &str = "rd.luks.name=aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee=root \
@@ -76,7 +76,7 @@ pub fn make_in(folder: &Path, options: &str) -> Image {
 /// What Debian's hooks do when a kernel is installed.
 pub fn add_kernel(esp: &Esp, version: &str, options: &str) {
     esp.write(&format!("debian/{version}/linux"), &kernel(version));
-    esp.write(&format!("debian/{version}/initrd.img-{version}"), format!("initrd of {version}").as_bytes());
+    esp.write(&format!("debian/{version}/initrd.img-{version}"), &super::initramfs::whole(version));
     let entry = format!(
         "title Debian\nversion {version}\nsort-key debian\noptions {options}\nlinux /debian/{version}/linux\n\
          initrd /debian/{version}/initrd.img-{version}\n"
@@ -102,7 +102,7 @@ fn root(image: &Path, folder: &Path) {
     target.write_all(&std::fs::read(root).unwrap()).unwrap();
 }
 
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
     let output = Command::new(program).args(arguments).env("PATH", path).output();
     let output = output.unwrap_or_else(|error| panic!("{program} (packages gdisk, e2fsprogs): {error}"));

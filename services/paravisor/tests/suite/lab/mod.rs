@@ -4,6 +4,7 @@
 pub mod disk;
 pub mod guest;
 pub mod image;
+pub mod initramfs;
 pub mod processor;
 pub mod services;
 

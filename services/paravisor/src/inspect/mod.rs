@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sealed_disk::image::{Facts, Layout, Manifest};
 use serde_json::{Value, json};
@@ -14,6 +15,13 @@ use vtpm::vars::{VarStore, VarsError};
 
 use crate::flow::attest::loader_name;
 use crate::flow::rules;
+
+pub mod initramfs;
+
+use self::initramfs::InitramfsError;
+
+/// Time for unpacking an initramfs; a usual one takes a second.
+const UNPACKING: Duration = Duration::from_secs(60);
 
 /// Why an image is refused.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +44,15 @@ pub enum InspectError {
     /// No signed loader, no entry, an entry that cannot be predicted.
     #[error("the boot chain")]
     Boot(#[from] PredictError),
+    /// The initramfs of that entry could not unlock the disk.
+    #[error("the initramfs of {entry}")]
+    Initramfs {
+        /// The entry.
+        entry: String,
+        /// Why not.
+        #[source]
+        source: InitramfsError,
+    },
     /// The command line opens no volume by TPM, or leaves a door open.
     #[error("the command line of the default entry: expected {expected}, found {found}")]
     CommandLine {
@@ -59,6 +76,11 @@ pub fn run(image: &Path, vars: &Path, manifest: &Path, name: &str) -> Result<Val
     let mut disk = file.try_clone().map_err(io("opening the image"))?;
     let prediction = predict(Inputs::from_vars(&mut disk, &variables))?;
     let volume = volume(&prediction)?;
+    if volume.is_some() {
+        let initramfs = prediction.initrd.read(&mut disk)?;
+        initramfs::check(&initramfs, &prediction.release, Instant::now() + UNPACKING)
+            .map_err(|source| InspectError::Initramfs { entry: prediction.entry.clone(), source })?;
+    }
     let facts = Facts {
         name: name.to_owned(),
         luks_uuid: volume.as_ref().map_or(Uuid::nil(), |(uuid, _)| *uuid),
