@@ -62,13 +62,29 @@ fn serve_host(stream: &UnixStream, platform: &Arc<Platform>) {
     let mut to = stream;
     loop {
         let response = match HostRequest::read(&mut from) {
-            Ok(request) => carry_out(request, platform),
+            Ok(request) => {
+                let point = point(&request);
+                let response = carry_out(request, platform);
+                fault_plan::reach("soft-pspd", point);
+                response
+            }
             Err(error) if ends_connection(&error) => return,
             Err(error) => HostResponse::Error { code: status::INVALID_COMMAND, message: error.to_string() },
         };
         if response.write(&mut to).is_err() {
             return;
         }
+    }
+}
+
+/// The request in a fault plan: carried out, but not answered.
+fn point(request: &HostRequest) -> &'static str {
+    match request {
+        HostRequest::LaunchStart { .. } => "after LaunchStart",
+        HostRequest::LaunchUpdate { .. } => "after LaunchUpdate",
+        HostRequest::LaunchFinish { .. } => "after LaunchFinish",
+        HostRequest::Decommission { .. } => "after Decommission",
+        HostRequest::PlatformStatus => "after PlatformStatus",
     }
 }
 
@@ -119,7 +135,11 @@ fn serve_guest(stream: &UnixStream, context: u64, platform: &Platform) {
     let mut to = stream;
     loop {
         let response = match GuestRequest::read(&mut from) {
-            Ok(request) => platform.guest(context, &request),
+            Ok(request) => {
+                let response = platform.guest(context, &request);
+                fault_plan::reach("soft-pspd", "after a guest's request");
+                response
+            }
             Err(error) if ends_connection(&error) => return,
             Err(error) => GuestResponse::Error { status: status::INVALID_PARAM, message: error.to_string() },
         };
