@@ -96,8 +96,7 @@ impl TpmOwner for Owner {
 pub struct GuestReports(pub Arc<dyn SecureProcessor>);
 
 impl ReportSource for GuestReports {
-    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, String> {
-        let found = self.0.extended_report(report_data);
-        found.map(|found| found.report).map_err(|stop| stop.failure().actual.clone())
+    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, Stop> {
+        self.0.extended_report(report_data).map(|found| found.report)
     }
 }
