@@ -40,7 +40,8 @@ pub fn while_a_vm_is_made(scenario: &mut Scenario) -> Result<()> {
                     own.map(|programs| {
                         let killed =
                             kill(site, programs, wanted).and_then(|()| site.live(Phase::Delete, None, gone));
-                        killed.map(drop).with_context(|| format!("killing {programs:?}"))
+                        let killed = killed.map(drop).or_else(|error| site.clear().and(Err(error)));
+                        killed.with_context(|| format!("killing {programs:?}"))
                     })
                     .collect::<Vec<_>>()
                 })
