@@ -24,7 +24,7 @@ use state::EndState;
 /// First port of the first platform; away from the `vm` lane's.
 const FIRST_PORT: u16 = 20443;
 /// Platforms at once: a life is mostly waiting.
-const SITES: u16 = 4;
+const SITES: u16 = 8;
 
 /// What the checks build on.
 #[derive(Default)]
