@@ -1,5 +1,6 @@
 //! The sockets: one for the host, one for each guest. A thread serves a connection.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt as _;
@@ -60,15 +61,66 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 fn serve_host(stream: &UnixStream, platform: &Arc<Platform>) {
     let mut from = BufReader::new(stream);
     let mut to = stream;
+    let mut begun = Begun { platform, contexts: BTreeSet::new() };
     loop {
         let response = match HostRequest::read(&mut from) {
-            Ok(request) => carry_out(request, platform),
+            Ok(request) => {
+                let (point, finished) = (point(&request), finished(&request));
+                let response = carry_out(request, platform);
+                begun.note(&response, finished);
+                fault_plan::reach("soft-pspd", point);
+                response
+            }
             Err(error) if ends_connection(&error) => return,
             Err(error) => HostResponse::Error { code: status::INVALID_COMMAND, message: error.to_string() },
         };
         if response.write(&mut to).is_err() {
             return;
         }
+    }
+}
+
+/// The contexts that a connection has begun to launch. They go with it, as those of a host process go with its file
+/// descriptors on silicon; a finished one is its guest's.
+struct Begun<'a> {
+    platform: &'a Arc<Platform>,
+    contexts: BTreeSet<u64>,
+}
+
+impl Begun<'_> {
+    fn note(&mut self, response: &HostResponse, finished: Option<u64>) {
+        match (response, finished) {
+            (HostResponse::Started { context }, _) => drop(self.contexts.insert(*context)),
+            (HostResponse::Finished { .. }, Some(context)) => drop(self.contexts.remove(&context)),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        for context in &self.contexts {
+            // One that was given back before is unknown by now.
+            let _ = self.platform.host(HostRequest::Decommission { context: *context });
+        }
+    }
+}
+
+fn finished(request: &HostRequest) -> Option<u64> {
+    match request {
+        HostRequest::LaunchFinish { context, .. } => Some(*context),
+        _ => None,
+    }
+}
+
+/// The request in a fault plan: carried out, but not answered.
+fn point(request: &HostRequest) -> &'static str {
+    match request {
+        HostRequest::LaunchStart { .. } => "after LaunchStart",
+        HostRequest::LaunchUpdate { .. } => "after LaunchUpdate",
+        HostRequest::LaunchFinish { .. } => "after LaunchFinish",
+        HostRequest::Decommission { .. } => "after Decommission",
+        HostRequest::PlatformStatus => "after PlatformStatus",
     }
 }
 
@@ -119,7 +171,11 @@ fn serve_guest(stream: &UnixStream, context: u64, platform: &Platform) {
     let mut to = stream;
     loop {
         let response = match GuestRequest::read(&mut from) {
-            Ok(request) => platform.guest(context, &request),
+            Ok(request) => {
+                let response = platform.guest(context, &request);
+                fault_plan::reach("soft-pspd", "after a guest's request");
+                response
+            }
             Err(error) if ends_connection(&error) => return,
             Err(error) => GuestResponse::Error { status: status::INVALID_PARAM, message: error.to_string() },
         };

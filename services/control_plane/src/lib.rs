@@ -27,7 +27,7 @@ use crate::app::images::Catalogue;
 use crate::config::{Config, ConfigError, read_text};
 use crate::identity::{Directory, SigningKey, SigningKeyError, TokenAuthority, load_secret};
 use crate::reconcile::key_service::KeyService;
-use crate::reconcile::{NoProbe, Probe, Reconcilers};
+use crate::reconcile::{FaultPlan, Probe, Reconcilers};
 use crate::store::{Store, StoreError};
 
 /// An error and its causes, in one line.
@@ -99,7 +99,7 @@ pub struct Running {
 pub async fn run(config: Config) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("SIGINT"))?;
-    let running = start(config, Arc::new(NoProbe)).await?;
+    let running = start(config, Arc::new(FaultPlan)).await?;
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping"),
         _ = interrupt.recv() => info!("SIGINT: stopping"),

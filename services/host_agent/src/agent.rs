@@ -83,7 +83,7 @@ async fn host(config: Config) -> Result<Arc<Host>, AgentError> {
         accelerator: probed.accelerator,
         cpu: config.cpu_model.parse()?,
         processor: Box::new(SocketProcessor::new(config.secure_processor.clone())),
-        crash: CrashPlan::from_environment(),
+        crash: CrashPlan::default(),
         ports: Ports::new(config.ssh_ports),
         http: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
         forwarder,

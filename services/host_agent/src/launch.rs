@@ -50,11 +50,15 @@ pub struct Launched {
 
 /// The host's side of a secure processor. Calls block.
 pub trait SecureProcessor: Send + Sync {
-    /// Measures and finishes a new context.
-    fn launch(&self, launch: &Launch) -> Result<Launched, Box<Failure>>;
+    /// Measures and finishes a new context. `note` is told of it before it can outlive this connection, so that whoever
+    /// comes after a crash can give it back.
+    fn launch(&self, launch: &Launch, note: &Note) -> Result<Launched, Box<Failure>>;
     /// Gives a context back. One that is unknown is no error: a reset of the processor loses all.
     fn decommission(&self, context: u64);
 }
+
+/// Writes down a context that was begun.
+pub type Note = dyn Fn(u64) -> Result<(), Box<Failure>> + Send;
 
 /// The secure processor behind a Unix socket.
 #[derive(Clone, Debug)]
@@ -143,7 +147,7 @@ impl Connection {
 }
 
 impl SecureProcessor for SocketProcessor {
-    fn launch(&self, launch: &Launch) -> Result<Launched, Box<Failure>> {
+    fn launch(&self, launch: &Launch, note: &Note) -> Result<Launched, Box<Failure>> {
         let parts = Parts::read(launch)?;
         let mut connection = self.connect().map_err(unavailable)?;
         let start = HostRequest::LaunchStart { policy: GUEST_POLICY };
@@ -151,7 +155,9 @@ impl SecureProcessor for SocketProcessor {
             HostResponse::Started { context } => context,
             _ => return Err(unavailable(ProcessorError::Unexpected)),
         };
-        connection.load(context, launch, &parts).inspect_err(|_| self.decommission(context))
+        note(context)
+            .and_then(|()| connection.load(context, launch, &parts))
+            .inspect_err(|_| self.decommission(context))
     }
 
     fn decommission(&self, context: u64) {
@@ -286,7 +292,7 @@ mod tests {
         let server = processor(UnixListener::bind(&socket).expect("bind"), usize::MAX);
         let launch = launch(folder.path());
         let processor = SocketProcessor::new(socket);
-        let launched = processor.launch(&launch).expect("launched");
+        let launched = processor.launch(&launch, &|_| Ok(())).expect("launched");
         processor.decommission(launched.context);
         let firmware = std::fs::read(&launch.firmware).expect("firmware");
         let plan = LaunchPlan {
@@ -312,7 +318,9 @@ mod tests {
         for requests in 0..4 {
             let socket = folder.path().join(format!("psp-{requests}"));
             let server = processor(UnixListener::bind(&socket).expect("bind"), requests);
-            let failure = SocketProcessor::new(socket).launch(&launch(folder.path())).expect_err("it died");
+            let failure = SocketProcessor::new(socket)
+                .launch(&launch(folder.path()), &|_| Ok(()))
+                .expect_err("it died");
             assert_eq!((failure.code.as_str(), failure.transient), ("SecureProcessorUnavailable", true));
             server.join().expect("server");
         }
@@ -322,14 +330,16 @@ mod tests {
     fn a_missing_processor_is_a_passing_fault() {
         let folder = tempfile::tempdir().expect("folder");
         let processor = SocketProcessor::new(folder.path().join("nobody"));
-        assert!(processor.launch(&launch(folder.path())).expect_err("nobody").transient);
+        assert!(processor.launch(&launch(folder.path()), &|_| Ok(())).expect_err("nobody").transient);
     }
 
     #[test]
     fn a_missing_firmware_is_named_and_not_retried() {
         let folder = tempfile::tempdir().expect("folder");
         let launch = Launch { firmware: "/usr/share/OVMF/none.fd".into(), ..launch(folder.path()) };
-        let failure = SocketProcessor::new(folder.path().join("psp")).launch(&launch).expect_err("missing");
+        let failure = SocketProcessor::new(folder.path().join("psp"))
+            .launch(&launch, &|_| Ok(()))
+            .expect_err("missing");
         assert_eq!((failure.code.as_str(), failure.transient), ("FileMissing", false));
         assert!(failure.remedy.contains("apt install ovmf"));
     }

@@ -193,6 +193,9 @@ impl From<BootRegionError> for Stop {
 
 impl From<TpmError> for Stop {
     fn from(error: TpmError) -> Self {
+        if let TpmError::NoReport(stop) = error {
+            return stop;
+        }
         Self::refused(
             "VtpmUnusable",
             "vTPM",

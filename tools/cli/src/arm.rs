@@ -1,9 +1,9 @@
 //! Resource Manager as a client: requests, and operations followed to their end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use public_api::client::Connection;
+use anyhow::{Context, Result};
+use public_api::client::{ClientError, Connection};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -11,6 +11,18 @@ use crate::printer::Progress;
 
 /// API version that this client sends.
 const API_VERSION: &str = "2025-11-01";
+
+/// How long a control plane that does not answer is asked for an operation's end: it may be starting again, and the operation
+/// goes on in any case.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An operation ended without success.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct OperationFailed {
+    code: String,
+    message: String,
+}
 
 /// A signed-in connection to one subscription.
 #[derive(Debug)]
@@ -67,12 +79,13 @@ impl Arm {
     ) -> Result<()> {
         let Some(url) = operation else { return Ok(()) };
         loop {
-            let status: Value = self.connection.get(&url).await?;
+            let status = self.patiently(&url).await?;
             match status["status"].as_str().context("the operation has no status")? {
                 "Succeeded" => return Ok(()),
                 "Failed" | "Canceled" => {
                     let error = &status["error"];
-                    bail!("{}: {}", text(&error["code"]), text(&error["message"]));
+                    let (code, message) = (text(&error["code"]), text(&error["message"]));
+                    return Err(OperationFailed { code, message }.into());
                 }
                 _ => {}
             }
@@ -80,6 +93,19 @@ impl Arm {
                 self.show_detail(vm, progress).await;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// `GET` of an operation, again while nobody answers.
+    async fn patiently(&self, url: &str) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.connection.get(url).await {
+                Err(ClientError::Transport { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                answer => return Ok(answer?),
+            }
         }
     }
 

@@ -35,6 +35,16 @@ pub fn image_cache() -> Result<PathBuf> {
 impl Installation {
     /// Starts a platform. `image_cache` (a data directory's `images`) is used for images, and kept.
     pub fn up(base_port: u16, image_cache: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::up_under(None, base_port, image_cache, arguments)
+    }
+
+    /// As [`Installation::up`], with every process under the fault plan in the folder `plan`.
+    pub fn up_under(
+        plan: Option<&Path>,
+        base_port: u16,
+        image_cache: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("casemate-test-").tempdir()?;
         std::fs::create_dir_all(image_cache)?;
         std::os::unix::fs::symlink(std::path::absolute(image_cache)?, dir.path().join("images"))?;
@@ -42,7 +52,9 @@ impl Installation {
         let port = base_port.to_string();
         let mut all = vec!["up", "--base-port", &port];
         all.extend_from_slice(arguments);
-        installation.casemate(&all)?;
+        let mut up = installation.command(&all)?;
+        up.envs(plan.map(|plan| (fault_plan::VARIABLE, plan)));
+        succeeded(&all, up.output()?)?;
         Ok(installation)
     }
 
@@ -64,17 +76,7 @@ impl Installation {
     /// The same with some environment variables.
     pub fn casemate_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<String> {
         let output = self.command(arguments)?.envs(variables.iter().copied()).output();
-        let output = output.context("running casemate")?;
-        if !output.status.success() {
-            bail!(
-                "casemate {} ({}):\n{}{}",
-                arguments.join(" "),
-                output.status,
-                String::from_utf8_lossy(&output.stderr),
-                String::from_utf8_lossy(&output.stdout)
-            );
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        succeeded(arguments, output.context("running casemate")?)
     }
 
     /// Runs `casemate --output json` and parses its output.
@@ -153,17 +155,26 @@ impl Installation {
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
 
-    /// Kills a service's process at once; the supervisor brings it back.
-    pub fn kill(&self, program: &str) -> Result<()> {
-        let config = self.data().to_string_lossy().into_owned();
+    /// Process ids of a program of this platform.
+    pub fn processes(&self, program: &str) -> Result<Vec<i32>> {
+        let own = self.data().to_string_lossy().into_owned();
+        let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc")? {
             let Ok(id) = entry?.file_name().to_string_lossy().parse::<i32>() else { continue };
             let Ok(line) = std::fs::read(format!("/proc/{id}/cmdline")) else { continue };
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             let first = line.split(' ').next().unwrap_or_default();
-            if first.ends_with(program) && line.contains(&config) {
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL)?;
+            if first.ends_with(program) && line.contains(&own) {
+                found.push(id);
             }
+        }
+        Ok(found)
+    }
+
+    /// Kills a service's process at once; the supervisor brings it back.
+    pub fn kill(&self, program: &str) -> Result<()> {
+        for id in self.processes(program)? {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL)?;
         }
         Ok(())
     }
@@ -183,6 +194,20 @@ impl Drop for Installation {
             self.dir.disable_cleanup(true);
         }
     }
+}
+
+/// The standard output of a command that must succeed.
+fn succeeded(arguments: &[&str], output: Output) -> Result<String> {
+    if !output.status.success() {
+        bail!(
+            "casemate {} ({}):\n{}{}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Asks every `interval` until there is an answer, at most for `limit`.

@@ -14,6 +14,8 @@ use crate::clients;
 pub enum Lane {
     /// Every crate's own tests: no root, no network, no clock.
     Unit,
+    /// A whole platform with a machine that plays its guest: every process crashes at every step.
+    Stack,
     /// Real guests under QEMU.
     Vm,
     /// Unmodified clients of Azure.
@@ -31,7 +33,7 @@ struct Tally {
 
 /// Runs the lanes in order, all of them if none is named, and prints the closing line.
 pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
-    let all = [Lane::Unit, Lane::Vm, Lane::Clients, Lane::Hardware];
+    let all = [Lane::Unit, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
     let mut tally = Tally::default();
     for lane in if lanes.is_empty() { &all[..] } else { lanes } {
         run_lane(root, *lane, &mut tally)?;
@@ -50,6 +52,7 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
     match lane {
         Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], None, tally),
+        Lane::Stack => cargo_test(root, &STACK, None, tally),
         Lane::Vm => with_sdk(root, &VM, tally),
         Lane::Clients => with_sdk(root, &SDK, tally),
         Lane::Hardware if Path::new("/dev/sev").exists() => with_sdk(root, &VM, tally),
@@ -66,6 +69,8 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
     cargo_test(root, arguments, Some(("CASEMATE_SDK_PYTHON", python)), tally)
 }
 
+/// The whole platform, without guests.
+const STACK: [&str; 4] = ["-p", "devkit", "--test", "stack"];
 /// Real guests.
 const VM: [&str; 4] = ["-p", "devkit", "--test", "vm"];
 /// The test that is ignored where no SDK is installed.

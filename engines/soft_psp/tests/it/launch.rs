@@ -201,6 +201,23 @@ fn an_id_block_shows_in_the_report() {
 }
 
 #[test]
+fn a_launch_that_is_under_way_goes_with_its_connection_and_a_finished_one_stays() {
+    let processor = Processor::start();
+    let finished = processor.launch(POLICY);
+    let mut host = processor.host_stream();
+    HostRequest::LaunchStart { policy: POLICY }.write(&mut host).unwrap();
+    assert!(matches!(HostResponse::read(&mut host).unwrap(), HostResponse::Started { .. }));
+    let guests = || match processor.host(&HostRequest::PlatformStatus) {
+        HostResponse::Status(status) => status.guests,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(guests(), 2);
+    drop(host);
+    crate::processor::wait_for(|| guests() == 1);
+    finished.evidence([0; 64]);
+}
+
+#[test]
 fn an_id_block_of_another_launch_or_key_is_refused() {
     let processor = Processor::start();
     let digest = processor.launch(POLICY).launch_digest;

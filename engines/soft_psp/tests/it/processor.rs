@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use snp::launch::PageType;
@@ -35,6 +35,8 @@ pub(crate) struct Processor {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) kds: SocketAddr,
     child: Child,
+    /// One connection for all of a host's requests: a launch that is under way goes with it.
+    host: Mutex<Option<UnixStream>>,
 }
 
 impl Processor {
@@ -59,7 +61,7 @@ impl Processor {
         let kds = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         write_config(dir.path(), kds, config);
         let child = spawn(dir.path(), kds);
-        Self { dir, kds, child }
+        Self { dir, kds, child, host: Mutex::default() }
     }
 
     pub(crate) fn restart(&mut self, config: &str) {
@@ -67,6 +69,7 @@ impl Processor {
         self.child.wait().unwrap();
         write_config(self.dir.path(), self.kds, config);
         self.child = spawn(self.dir.path(), self.kds);
+        self.host.get_mut().unwrap().take();
     }
 
     /// Asks the process to end and says how it did, and what it wrote to standard output.
@@ -79,9 +82,10 @@ impl Processor {
     }
 
     pub(crate) fn host(&self, request: &HostRequest) -> HostResponse {
-        let mut stream = self.host_stream();
-        request.write(&mut stream).unwrap();
-        HostResponse::read(&mut stream).unwrap()
+        let mut host = self.host.lock().unwrap();
+        let stream = host.get_or_insert_with(|| self.host_stream());
+        request.write(stream).unwrap();
+        HostResponse::read(stream).unwrap()
     }
 
     pub(crate) fn host_stream(&self) -> UnixStream {

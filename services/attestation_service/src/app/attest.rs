@@ -115,6 +115,7 @@ impl Service {
         if !self.store.use_nonce(&own.text, own.expires_on, now).await? {
             return Err(nonce::replayed().into());
         }
+        reach("after using up a nonce");
         Ok(NonceSource::Server)
     }
 
@@ -137,7 +138,9 @@ impl Service {
         detail["measurement"] = json!(hex::encode(verified.report().report().measurement));
         detail["policyHash"] = json!(self.appraiser.policy().hash());
         let subject = verified.subject();
+        reach("before recording a verdict");
         self.store.record(Record { decision: Decision::Attested, subject, denial: None, detail }).await?;
+        reach("after recording a verdict");
         Ok(AttestResponse { token })
     }
 
@@ -194,6 +197,11 @@ fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> S
     claims.insert("exp".to_owned(), json!(now + lifetime));
     claims.insert("jti".to_owned(), json!(jti));
     jti
+}
+
+/// A point of this process in its fault plan.
+fn reach(point: &str) {
+    fault_plan::reach("attestation", point);
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {

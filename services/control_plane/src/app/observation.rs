@@ -8,6 +8,7 @@ use internal_api::paravisor::Failure;
 use super::refusal::Refusal;
 use super::vm::WantedPower;
 use super::{ControlPlane, now_millis, now_seconds};
+use crate::reconcile::reach;
 use crate::store::{HostRow, Milestones, Tx, VmRow};
 
 /// Lifetime of a release token. The host gets a new one with each answer; this bounds how long it can start VMs while
@@ -71,6 +72,7 @@ pub async fn record(app: &ControlPlane, host: &str, request: &SyncRequest) -> Re
         }
     }
     tx.commit().await?;
+    reach("after storing a host's report");
     Ok(revision)
 }
 

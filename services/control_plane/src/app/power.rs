@@ -7,7 +7,7 @@ use super::operations::Begun;
 use super::refusal::Refusal;
 use super::vm::{VmDesired, WantedPower};
 use super::{ControlPlane, vms};
-use crate::reconcile::placement;
+use crate::reconcile::{placement, reach};
 use crate::store::{Tx, Verb, VmRow};
 
 /// What a caller may ask of a VM's power.
@@ -35,6 +35,7 @@ pub async fn act(app: &ControlPlane, place: &Place, action: PowerAction) -> Resu
     let quiet = desired == vm.desired && settled(&vm);
     let begun = vms::change(&mut tx, &vm, desired, quiet, Verb::Action).await?;
     tx.commit().await?;
+    reach("after storing a change of power");
     Ok(begun)
 }
 

@@ -16,6 +16,7 @@ use super::vm_references::{
     check_image, check_interfaces, check_os_disk, find_image, recovery_key, tenant_key,
 };
 use super::{ControlPlane, launch, now_millis, os_profile, vm_update};
+use crate::reconcile::reach;
 use crate::store::{NewResource, Resource, Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/virtualMachines";
@@ -44,6 +45,7 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Put, 
         None => Put { begun: create(app, &mut tx, &group, &place.name, &shaped).await?, created: true },
     };
     tx.commit().await?;
+    reach("after storing a VM");
     Ok(put)
 }
 
@@ -251,6 +253,7 @@ pub async fn delete(app: &ControlPlane, place: &Place, force: bool) -> Result<Op
     let generation = mark_vm_deleted(&mut tx, &vm, force, now).await?;
     let begun = operations::begin(&mut tx, &vm.resource, generation, Verb::Delete, now).await?;
     tx.commit().await?;
+    reach("after marking a VM deleted");
     Ok(Some(begun))
 }
 

@@ -29,7 +29,7 @@ use key_service::KeyService;
 /// How long a loop sleeps while something waits for a peer or for time to pass.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Points between two effects of a step. Production has none that does anything; tests interrupt there.
+/// Points between two effects of a step, where tests interrupt. Production's probe is the process's fault plan.
 pub trait Probe: Send + Sync {
     /// Called before and after each effect.
     fn at(&self, point: &'static str) -> Result<(), Interrupted>;
@@ -40,14 +40,20 @@ pub trait Probe: Send + Sync {
 #[error("interrupted at {0}")]
 pub struct Interrupted(pub &'static str);
 
-/// The probe of production.
+/// The probe of production: the whole process ends where its fault plan says so, which is nowhere without one.
 #[derive(Debug)]
-pub struct NoProbe;
+pub struct FaultPlan;
 
-impl Probe for NoProbe {
-    fn at(&self, _point: &'static str) -> Result<(), Interrupted> {
+impl Probe for FaultPlan {
+    fn at(&self, point: &'static str) -> Result<(), Interrupted> {
+        reach(point);
         Ok(())
     }
+}
+
+/// A point of this process in its fault plan.
+pub(crate) fn reach(point: &str) {
+    fault_plan::reach("control-plane", point);
 }
 
 /// Why a pass ended early.

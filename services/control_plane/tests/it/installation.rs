@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum_server::Handle;
 use control_plane::Running;
 use control_plane::config::Config;
-use control_plane::reconcile::{NoProbe, Probe};
+use control_plane::reconcile::{FaultPlan, Probe};
 use devkit::sim_host::{Options, SimHost, development_capacity};
 use internal_api::launch::sha256_hex;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -114,7 +114,7 @@ impl Installation {
     }
 
     pub async fn start(&mut self) {
-        self.start_with(Arc::new(NoProbe)).await;
+        self.start_with(Arc::new(FaultPlan)).await;
     }
 
     pub async fn start_with(&mut self, probe: Arc<dyn Probe>) {

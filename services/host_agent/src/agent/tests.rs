@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::tests::text;
-use crate::launch::{Launch, Launched, SecureProcessor};
+use crate::launch::{Launch, Launched, Note, SecureProcessor};
 use crate::process;
 use crate::vm::test_spec;
 
@@ -56,12 +56,13 @@ struct Processor {
 }
 
 impl SecureProcessor for Processor {
-    fn launch(&self, launch: &Launch) -> Result<Launched, Box<Failure>> {
+    fn launch(&self, launch: &Launch, note: &Note) -> Result<Launched, Box<Failure>> {
         if *self.broken.lock().expect("broken") {
             return Err(crate::failure::transient("SecureProcessorUnavailable", "", "", "broken"));
         }
         assert!(!launch.document.is_empty());
         let context = self.next.fetch_add(1, Ordering::Relaxed);
+        note(context)?;
         self.contexts.lock().expect("contexts").insert(context);
         Ok(Launched { context, guest_socket: "/nonexistent".into(), digest: String::new() })
     }

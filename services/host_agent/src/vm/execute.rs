@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use internal_api::paravisor::{ControlRequest, Failure, ParavisorConfig};
 
 use super::control;
-use super::dir::Fault;
+use super::dir::{Fault, Record};
 use super::plan::{Action, ParavisorState, wants_on};
 use super::watch::{ParavisorSeen, ParavisorWatch};
 use super::{PARAVISOR_CONFIG, PARAVISOR_EVENTS, Vm};
@@ -125,8 +125,11 @@ impl Vm {
             paravisor: config.paravisor.clone(),
             document: self.spec.launch_document.clone().into_bytes(),
         };
-        let host = self.host.clone();
-        let launched = tokio::task::spawn_blocking(move || host.processor.launch(&launch)).await;
+        let (host, dir, record) = (self.host.clone(), self.dir.clone(), self.record.clone());
+        let note = move |context| {
+            dir.write_json("record.json", &Record { context: Some(context), ..record.clone() })
+        };
+        let launched = tokio::task::spawn_blocking(move || host.processor.launch(&launch, &note)).await;
         launched.unwrap_or_else(|error| {
             Err(failure::transient("HostFault", "launch the VM", "a launch context", error.to_string()))
         })

@@ -138,12 +138,13 @@ impl Vm {
                 Err(failure) => Action::NoteFault(*failure),
             };
             tracing::debug!(vm = self.spec.vm_id, ?action, "next");
+            let point = action.point();
+            self.host.crash.reach(&format!("before-{point}"));
             if action == Action::Remove && self.remove() {
+                self.host.crash.reach("after-remove");
                 changed.notify_one();
                 return;
             }
-            let point = action.point();
-            self.host.crash.reach(&format!("before-{point}"));
             if let Err(failure) = self.execute(&action).await {
                 held_until = self.note_fault(*failure);
             }

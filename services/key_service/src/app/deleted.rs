@@ -9,7 +9,7 @@
 use public_api::keys::{DeletedKeyBundle, Deletion, KeyBundle};
 
 use super::keys::{KeyRef, RECOVERABLE_DAYS, not_found};
-use super::{AppError, AppState};
+use super::{AppError, AppState, reach};
 use crate::store::decisions;
 use crate::store::keys::{self, Among, KeyRecord, NameState};
 use crate::token::caller::Caller;
@@ -26,6 +26,7 @@ impl AppState {
         let event = self.key_event(caller, "delete", &record);
         let bundle = self.bundle(&record);
         let deletion = self.deletion_of(&record.name, now, purge_at);
+        reach("before deleting a key");
         let written = self.store.write(move |connection| {
             Box::pin(async move {
                 if keys::name_state(&mut *connection, &record.name).await? != NameState::Live {
@@ -37,6 +38,7 @@ impl AppState {
             })
         });
         written.await?.into_inner()?;
+        reach("after deleting a key");
         Ok(DeletedKeyBundle { bundle, deletion })
     }
 

@@ -10,7 +10,7 @@ use public_api::keys::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{AppError, AppState, validate};
+use super::{AppError, AppState, reach, validate};
 use crate::crypto::rsa::{self, PublicParts};
 use crate::crypto::seal::{Binding, PrivateKey, SealBroken, Sealed};
 use crate::store::decisions;
@@ -52,6 +52,7 @@ impl AppState {
         let record = self.new_record(name, new, &private, public);
         let bundle = self.bundle(&record);
         let event = self.key_event(caller, "create", &record);
+        reach("before storing a key");
         let written = self.store.write(move |connection| {
             Box::pin(async move {
                 if matches!(
@@ -66,6 +67,7 @@ impl AppState {
             })
         });
         written.await?.into_inner()?;
+        reach("after storing a key");
         Ok(bundle)
     }
 

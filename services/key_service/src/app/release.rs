@@ -20,7 +20,7 @@ use serde_json::Value;
 use sqlx::sqlite::SqliteConnection;
 
 use super::keys::KeyRef;
-use super::{AppError, AppState, generation, operate};
+use super::{AppError, AppState, generation, operate, reach};
 use crate::crypto::wrap::{self, TargetKey};
 use crate::refusal::{Refusal, refusal};
 use crate::store::keys::{self, Among, KeyRecord};
@@ -96,7 +96,9 @@ impl AppState {
         };
         let wrapped = self.wrapped(&record, &grant, enc)?;
         let payload = self.payload(&record, &wrapped, enc, parameters.nonce, api_version);
+        reach("before recording a release");
         let recorded = self.record_release(record, grant, &facts).await?.map_err(AppError::Denied)?;
+        reach("after recording a release");
         Ok(KeyReleaseResult { value: self.signer.sign(&payload, &recorded) })
     }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::keeper::Keeper;
 use super::record::AkRecord;
-use super::world::{Observer, SecureProcessor};
+use super::world::{Observer, SecureProcessor, reach};
 use super::{launch, seal, vars};
 use crate::failure::Stop;
 use crate::tpm::certificate;
@@ -42,6 +42,7 @@ pub struct Owner {
 
 impl TpmOwner for Owner {
     fn before_boot(&mut self, identity: &TpmIdentity) -> Result<Option<Prediction>, Stop> {
+        reach("before a boot");
         let bytes = launch::read(&self.vars)?;
         let mut keeper = lock(&self.keeper);
         let basis = vtpm::pcr::sha256(&[&bytes, identity.srk.name.as_slice()].concat());
@@ -82,6 +83,7 @@ impl TpmOwner for Owner {
         if let Err(stop) = seal::approve_version(&mut lock(&self.keeper)) {
             tracing::error!(code = stop.failure().code, "the booted version could not be recorded yet");
         }
+        reach("before saying that the volume was opened");
         self.observer.event(Event::VolumeOpened);
     }
 
@@ -94,8 +96,7 @@ impl TpmOwner for Owner {
 pub struct GuestReports(pub Arc<dyn SecureProcessor>);
 
 impl ReportSource for GuestReports {
-    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, String> {
-        let found = self.0.extended_report(report_data);
-        found.map(|found| found.report).map_err(|stop| stop.failure().actual.clone())
+    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, Stop> {
+        self.0.extended_report(report_data).map(|found| found.report)
     }
 }

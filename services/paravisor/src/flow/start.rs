@@ -13,7 +13,7 @@ use super::owner::{GuestReports, Owner, lock};
 use super::provision;
 use super::record::VolumeRecord;
 use super::reopen;
-use super::world::{Observer, SecureProcessor, Services, TpmFactory, step};
+use super::world::{Observer, SecureProcessor, Services, TpmFactory, reach, step};
 use crate::disk::BlockDevice;
 use crate::disk::config_drive::ConfigDrive;
 use crate::disk::os_disk::OsDisk;
@@ -89,11 +89,13 @@ pub fn start(world: World) -> Result<Running, Stop> {
     let attested = step(told, Step::AdvanceGeneration, || {
         let mut keeper = lock(&keeper);
         keeper.write_generation(generation + 1)?;
+        reach("after writing a start's generation");
         attestor.advance(generation + 1, keeper.sealed.as_ref())
     })?;
     let front = Arc::new(Mutex::new(front));
     let running = Running { front, keeper, attestor, observer: Arc::clone(&observer), disk, config_drive };
     (world.listen)(&running)?;
+    reach("before saying ready");
     told.event(attested.ready());
     Ok(running)
 }
@@ -223,7 +225,9 @@ impl Running {
         let mut keeper = lock(&self.keeper);
         keeper.keep_tpm(state)?;
         let generation = keeper.generation() + 1;
+        reach("before writing a stop's generation");
         keeper.write_generation(generation)?;
+        reach("after writing a stop's generation");
         if let Err(stop) = self.attestor.advance(generation, keeper.sealed.as_ref()) {
             let failure = stop.failure();
             tracing::warn!(
@@ -232,6 +236,7 @@ impl Running {
                 "the key service did not hear of the stop"
             );
         }
+        reach("after telling of a stop");
         Ok(generation)
     }
 }

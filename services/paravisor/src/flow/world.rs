@@ -56,8 +56,15 @@ pub fn step<T>(
 ) -> Result<T, Stop> {
     observer.event(Event::Step { step });
     let begun = std::time::Instant::now();
+    reach(&format!("before {step:?}"));
     let done = work()?;
+    reach(&format!("after {step:?}"));
     let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     observer.event(Event::StepDone { step, millis });
     Ok(done)
+}
+
+/// A point of this process in its fault plan.
+pub(crate) fn reach(point: &str) {
+    fault_plan::reach("paravisor", point);
 }

@@ -10,6 +10,7 @@ use vtpm::hcl::{HANDLE_AK, HANDLE_SRK, MAX_REPORT, NV_INDEX_AK_CERTIFICATE, NV_I
 use vtpm::key::RsaPublic;
 
 use super::engine::{EngineError, TpmEngine};
+use crate::failure::Stop;
 
 /// `TPM2_PCR_Allocate` of SHA-256 alone, by the platform with an empty password: one bank keeps event logs and policies
 /// simple (TPM 2.0 library, part 3, section 22.5).
@@ -41,7 +42,10 @@ pub enum TpmError {
     /// The certificate of the attestation key could not be made.
     #[error("the attestation key's certificate cannot be made")]
     Certificate(#[source] rcgen::Error),
-    /// No report for the guest.
+    /// The secure processor gave no report.
+    #[error("no attestation report for the guest: {}", .0.failure().actual)]
+    NoReport(Stop),
+    /// No HCL report could be made of it.
     #[error("no attestation report for the guest: {0}")]
     Report(String),
 }

@@ -5,11 +5,12 @@ use serde::Serialize;
 use vtpm::key::RsaPublic;
 
 use super::identity::TpmError;
+use crate::failure::Stop;
 
 /// Where reports come from: the secure processor, at VMPL 0.
 pub trait ReportSource: Send {
     /// A report of 1184 bytes over the given data.
-    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, String>;
+    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, Stop>;
 }
 
 /// What the VM is configured to be; the HCL report's `vm-configuration`.
@@ -60,7 +61,7 @@ pub fn hcl_report(
     let user_data = user_data.map(hex::encode);
     let claims = Claims { keys: [key], vm_configuration: configuration, user_data };
     let claims = serde_json::to_vec(&claims).map_err(|error| TpmError::Report(error.to_string()))?;
-    let report = source.report(report_data(&claims)).map_err(TpmError::Report)?;
+    let report = source.report(report_data(&claims)).map_err(TpmError::NoReport)?;
     vtpm::hcl::build(&report, &claims).map_err(|error| TpmError::Report(error.to_string()))
 }
 

@@ -9,9 +9,9 @@ use expect_test::{Expect, expect};
 use internal_api::launch::sha256_hex;
 use serde_json::{Value, json};
 
-use crate::lab::disk::Esp;
 use crate::lab::image::{self, IMAGE_BYTES, OPTIONS, ROOT_BYTES, ROOT_START};
 use crate::lab::{VARS, VARS_WITH_KEYS, initramfs};
+use devkit::guest::disk::Esp;
 
 const VERSION: &str = "6.12.115";
 

@@ -73,8 +73,18 @@ impl TpmOwner for Owner {
 #[derive(Default)]
 struct Reports(u8);
 
+/// A secure processor that is being started again.
+struct AwayForNow;
+
+impl ReportSource for AwayForNow {
+    fn report(&mut self, _report_data: [u8; 64]) -> Result<Vec<u8>, Stop> {
+        Err(Stop::refused("SecureProcessorFailed", "secure processor", "an answer", "none", "r", "m")
+            .transient())
+    }
+}
+
 impl ReportSource for Reports {
-    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, String> {
+    fn report(&mut self, report_data: [u8; 64]) -> Result<Vec<u8>, Stop> {
         self.0 += 1;
         let mut report = vec![self.0; 0x4a0];
         report[0x50..0x90].copy_from_slice(&report_data);
@@ -413,4 +423,15 @@ fn attack_another_kernel_is_named_when_the_guest_asks_for_the_volume_key() {
     let failure = told.refused[0].failure();
     assert_eq!(failure.code, "OtherBootMeasured");
     assert!(failure.actual.contains("the kernel") && failure.actual.contains("eeee"), "{}", failure.actual);
+}
+
+#[test]
+fn a_secure_processor_that_is_away_is_a_passing_fault_and_no_broken_tpm() {
+    let _turn = one_tpm_at_a_time();
+    let mut engine = LibTpms::new(None).unwrap();
+    identity::allocate_banks(&mut engine).unwrap();
+    let owner = Box::<Owner>::default();
+    let mut front = front::Front::new(Box::new(engine), owner, Box::new(AwayForNow), configuration(), None);
+    let failure = front.prepare_keys().unwrap_err().failure().clone();
+    assert_eq!((failure.code.as_str(), failure.transient), ("SecureProcessorFailed", true));
 }

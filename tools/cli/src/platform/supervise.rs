@@ -115,7 +115,9 @@ impl Running {
             }
             self.child = None;
             let lived = self.started.elapsed();
-            self.pause = if lived > HEALTHY { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
+            // Under a fault plan a service that ends has done so by plan.
+            let healthy = lived > HEALTHY || fault_plan::is_in_force();
+            self.pause = if healthy { FIRST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
             self.started = Instant::now();
         }
         if self.started.elapsed() >= self.pause {

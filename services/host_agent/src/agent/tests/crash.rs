@@ -53,7 +53,7 @@ async fn at_every_point_of_a_start() {
         let mut world = World::new().await;
         crash_at(&mut world, point, |world| world.want(vec![spec(1)])).await;
         world.until_phase(VmPhase::Booted, 1).await;
-        assert_eq!((world.paravisors(), world.qemus()), (1, 1), "{point}");
+        assert_eq!((world.paravisors(), world.qemus(), world.contexts()), (1, 1, 1), "{point}");
     }
 }
 

@@ -4,7 +4,7 @@
 pub mod disk;
 pub mod guest;
 pub mod image;
-pub mod initramfs;
+pub use devkit::guest::initramfs;
 pub mod processor;
 pub mod services;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::DEFAULT_GROUP;
-use crate::arm::{Arm, text};
+use crate::arm::{Arm, OperationFailed, text};
 use crate::commands::image::{self, PUBLISHER, SKU};
 use crate::failure::Failure;
 use crate::printer::Printer;
@@ -105,6 +105,11 @@ pub async fn run(arguments: Arguments, profile: &Profile, data_dir: &Path, print
     let end = arm.finish(operation, Some(&vm), &mut progress).await;
     drop(progress);
     if let Err(error) = end {
+        if !error.is::<OperationFailed>() {
+            return Err(
+                error.context(format!("{} is being created, but how far is not known", arguments.name))
+            );
+        }
         let hint = format!(
             "`casemate vm show {0}` has the whole reason; `casemate vm delete {0}` removes what is left",
             arguments.name

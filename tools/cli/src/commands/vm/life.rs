@@ -7,6 +7,7 @@ use reqwest::Method;
 
 use super::Target;
 use super::create::Expectation;
+use crate::arm::OperationFailed;
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::profile::Profile;
@@ -21,6 +22,9 @@ pub async fn act(target: &Target, action: &str, profile: &Profile, printer: &Pri
     let end = arm.finish(operation, Some(&vm), &mut progress).await;
     drop(progress);
     if let Err(error) = end {
+        if !error.is::<OperationFailed>() {
+            return Err(error.context(format!("{}: how far {action} is, is not known", target.name)));
+        }
         let hint = format!("`casemate vm show {}` has the whole reason", target.name);
         return Err(Failure::refused(format!("{action} of {} failed: {error:#}", target.name), hint));
     }
