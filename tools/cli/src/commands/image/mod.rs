@@ -3,16 +3,16 @@
 //! An image's manifest names its size, its partitions and the digest of every chunk; the manifest's own digest is bound
 //! into every VM's launch. The paravisor's binary makes the manifest, because it is the one that must be able to boot it.
 
+mod format;
+mod import;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::arm::text;
-use crate::failure::Failure;
 use crate::platform::{programs, recipe};
 use crate::printer::Printer;
 
@@ -86,7 +86,7 @@ pub struct CatalogImage {
 pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result<()> {
     match command {
         Command::Build { name, plain } => build(&name, plain, data_dir, printer),
-        Command::Import(import) => add(&import, data_dir, printer),
+        Command::Import(import) => import::run(&import, data_dir, printer),
         Command::List => {
             list(&load(data_dir)?, printer);
             Ok(())
@@ -155,7 +155,7 @@ fn build(name: &str, plain: bool, data_dir: &Path, printer: &Printer) -> Result<
     }
     let file = work.join(if plain { "debian-plain.raw" } else { "debian.raw" });
     let import = Import { file, name: name.to_owned(), version: "13.0.0".to_owned() };
-    let added = add(&import, data_dir, printer);
+    let added = import::run(&import, data_dir, printer);
     let _ = std::fs::remove_dir_all(&work);
     added
 }
@@ -166,40 +166,6 @@ fn tempfile_in(parent: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Converts to raw, lets the paravisor's binary judge and digest it, and enters it into the catalogue.
-fn add(import: &Import, data_dir: &Path, printer: &Printer) -> Result<()> {
-    let incoming = tempfile_in(&dir(data_dir))?.join("incoming");
-    std::fs::create_dir_all(&incoming)?;
-    let added = add_in(&incoming, import, data_dir);
-    let _ = std::fs::remove_dir_all(&incoming);
-    let image = added?;
-    printer.note(&format!("image {} {} is in the catalogue", image.name, image.version));
-    list(&Catalog { images: vec![image] }, printer);
-    Ok(())
-}
-
-fn add_in(incoming: &Path, import: &Import, data_dir: &Path) -> Result<CatalogImage> {
-    let raw = incoming.join("disk.raw");
-    convert(&import.file, &raw)?;
-    let report = inspect(&raw, &incoming.join("manifest.json"))?;
-    let image = CatalogImage {
-        name: import.name.clone(),
-        digest: text(&report["digest"]),
-        publisher: PUBLISHER.to_owned(),
-        offer: import.name.clone(),
-        sku: SKU.to_owned(),
-        version: import.version.clone(),
-        size_bytes: report["sizeBytes"].as_u64().context("the inspection gave no size")?,
-        disk_encrypted: report["diskEncrypted"].as_bool().context("the inspection gave no kind")?,
-    };
-    let target = dir(data_dir).join(&image.digest);
-    if !target.exists() {
-        std::fs::rename(incoming, &target).with_context(|| format!("making {}", target.display()))?;
-    }
-    enter(&image, data_dir)?;
-    Ok(image)
-}
-
 fn enter(image: &CatalogImage, data_dir: &Path) -> Result<()> {
     let mut catalog = load(data_dir)?;
     catalog.images.retain(|other| other.name != image.name);
@@ -208,42 +174,4 @@ fn enter(image: &CatalogImage, data_dir: &Path) -> Result<()> {
     let new = path.with_extension("new");
     std::fs::write(&new, serde_json::to_vec_pretty(&catalog)?)?;
     std::fs::rename(&new, &path).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Any format that `qemu-img` reads becomes a sparse raw file.
-fn convert(from: &Path, to: &Path) -> Result<()> {
-    if !from.exists() {
-        return Err(Failure::you(
-            format!("{} does not exist", from.display()),
-            "give the path of an image file",
-        ));
-    }
-    let output = Process::new("qemu-img")
-        .args(["convert", "-O", "raw", "-S", "4k"])
-        .args([from, to])
-        .output()
-        .context("running qemu-img (Debian package qemu-utils)")?;
-    if !output.status.success() {
-        let message = format!("{}: {}", from.display(), String::from_utf8_lossy(&output.stderr).trim());
-        return Err(Failure::you(message, "raw, qcow2 and VHD images can be imported"));
-    }
-    Ok(())
-}
-
-/// The paravisor's judgement: a manifest and its digest, or the reason why this can never boot.
-fn inspect(raw: &Path, manifest: &Path) -> Result<Value> {
-    let output = Process::new(programs::ours("casemate-paravisor")?)
-        .arg("inspect-image")
-        .arg("--image")
-        .arg(raw)
-        .arg("--manifest")
-        .arg(manifest)
-        .output()
-        .context("running casemate-paravisor inspect-image")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let message = format!("this image could never boot confidentially: {}", said.trim());
-        return Err(Failure::refused(message, "`docs/images.md` says what an image must have"));
-    }
-    serde_json::from_slice(&output.stdout).context("reading the inspection")
 }
