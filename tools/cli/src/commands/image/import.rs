@@ -14,10 +14,13 @@ use crate::printer::Printer;
 
 /// Converts to raw, lets the paravisor's binary judge and digest it, and enters it into the catalogue.
 pub fn run(import: &Import, data_dir: &Path, printer: &Printer) -> Result<()> {
-    let incoming = tempfile_in(&dir(data_dir))?.join("incoming");
+    let work = tempfile_in(&dir(data_dir))?;
+    let incoming = work.join("incoming");
     std::fs::create_dir_all(&incoming)?;
     let added = add_in(&incoming, import, data_dir);
     let _ = std::fs::remove_dir_all(&incoming);
+    // Stays while `image build` has its own files there.
+    let _ = std::fs::remove_dir(&work);
     let image = added?;
     printer.note(&format!("image {} {} is in the catalogue", image.name, image.version));
     list(&Catalog { images: vec![image] }, printer);

@@ -212,3 +212,34 @@ fn nothing_is_left_to_be_probed() {
     expect!["driver=vpc,force_size_calc=current_size,file.driver=file,file.filename=/images/a,,b.vhd"]
         .assert_eq(&options);
 }
+
+/// The judge's word on some bytes as a file.
+fn judged(bytes: &[u8]) -> Result<Recognised, Fault> {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    Image { length: bytes.len() as u64, file }.recognise()
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_header_is_judged_without_a_panic(
+        magic in proptest::sample::select(vec![qcow2::MAGIC, b"conectix", b"vhdxfile", b""]),
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..700),
+    ) {
+        let _ = judged(&[magic, &bytes].concat());
+    }
+
+    #[test]
+    fn any_change_of_a_qcow2_is_judged_without_a_panic(at in 0..112usize, table in 0..16usize, byte: u8) {
+        static WHOLE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+            std::fs::read(Folder::new().converted("-O qcow2 -o cluster_size=512")).unwrap()
+        });
+        let mut bytes = WHOLE.clone();
+        bytes[at] = byte;
+        let _ = judged(&bytes);
+        let l1 = usize::try_from(number(&WHOLE, 40, 8)).unwrap();
+        bytes[at] = WHOLE[at];
+        bytes[l1 + table] = byte;
+        let _ = judged(&bytes);
+    }
+}
