@@ -6,8 +6,9 @@
 //! firmware, Secure Boot on, one after the other.
 //!
 //! Times begin at QEMU's start: when the guest's processors are set going. The login prompt is the first `login:` on the
-//! serial console, SSH the first command that the guest answers. What comes before QEMU's start is
-//! `put_to_first_instruction`'s. Memory is the most that a process had resident.
+//! serial console. The plain guest gets no further towards its tenant: without a TPM it knows no drive that it could take its
+//! provisioning data from. What comes before QEMU's start is `put_to_first_instruction`'s. Memory is the most that a process
+//! had resident until then.
 //!
 //! `cargo bench -p devkit --bench confidential_beside_plain`
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
@@ -19,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use devkit::installation::{Installation, image_cache, wait_for};
+use devkit::installation::{Installation, image_cache};
 use devkit::observed::{arguments, now_millis, peak_mib, processes, when_file_says};
 
 const BASE_PORT: u16 = 21443;
@@ -31,7 +32,6 @@ const FIRMWARE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 struct Boot {
     firmware: f64,
     login: f64,
-    ssh: f64,
     qemu_mib: f64,
     paravisor_mib: f64,
 }
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     platform.ensure_image("debian-13-plain", &["--plain"], &[])?;
     platform.casemate(&["vm", "create", VM, "--no-wait"])?;
     let dir = platform.vm_dir(VM)?;
-    let confidential = confidential(&platform, &dir)?;
+    let confidential = confidential(&dir)?;
     let stand_in = StandIn::prepare(&platform, &dir)?;
     platform.casemate(&["vm", "delete", VM])?;
     let plain = stand_in.boot()?;
@@ -50,23 +50,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn confidential(platform: &Installation, dir: &Path) -> Result<Boot> {
+fn confidential(dir: &Path) -> Result<Boot> {
     let started = when_file_says(&dir.join("qemu-events.out"), "return", LIMIT)?;
     let qemu = one(&processes("qemu-system-x86_64", &dir.display().to_string())?)?;
     let paravisor = one(&processes("casemate-paravisor", &dir.display().to_string())?)?;
-    let ssh = || platform.in_guest(VM, "true").is_ok();
-    let mut boot = observe(started, &dir.join("serial.log"), qemu, ssh)?;
+    let mut boot = observe(started, &dir.join("serial.log"), qemu)?;
     boot.paravisor_mib = peak_mib(paravisor)?;
     Ok(boot)
 }
 
-/// Waits for the three signs of a boot.
-fn observe(started: u64, serial: &Path, qemu: u32, ssh: impl Fn() -> bool) -> Result<Boot> {
+/// Waits for the two signs of a boot.
+fn observe(started: u64, serial: &Path, qemu: u32) -> Result<Boot> {
     let since = |time: u64| time.saturating_sub(started) as f64 / 1000.0;
     let firmware = since(when_file_says(serial, "", LIMIT)?);
     let login = since(when_file_says(serial, "login:", LIMIT)?);
-    let ssh = wait_for(Duration::from_millis(200), LIMIT, || Ok(ssh().then(now_millis)))?;
-    Ok(Boot { firmware, login, ssh: since(ssh), qemu_mib: peak_mib(qemu)?, paravisor_mib: 0.0 })
+    Ok(Boot { firmware, login, qemu_mib: peak_mib(qemu)?, paravisor_mib: 0.0 })
 }
 
 fn one(found: &[u32]) -> Result<u32> {
@@ -80,11 +78,10 @@ fn one(found: &[u32]) -> Result<u32> {
 struct StandIn {
     folder: tempfile::TempDir,
     arguments: Vec<String>,
-    ssh: Vec<String>,
 }
 
 impl StandIn {
-    /// Takes over what the running confidential VM has: command line, config drive, SSH key.
+    /// Takes over what the running confidential VM has: command line and config drive.
     fn prepare(platform: &Installation, dir: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("casemate-plain-").tempdir()?;
         let id = one(&processes("qemu-system-x86_64", &dir.display().to_string())?)?;
@@ -99,9 +96,8 @@ impl StandIn {
         let size = fs::metadata(dir.join("disk.img"))?.len();
         File::options().write(true).open(folder.path().join("disk.img"))?.set_len(size)?;
         fs::copy(FIRMWARE_VARS, folder.path().join("vars.fd"))?;
-        let ssh = ssh_line(platform, &old)?;
         let arguments = plain_arguments(&old, dir, folder.path())?;
-        Ok(Self { folder, arguments, ssh })
+        Ok(Self { folder, arguments })
     }
 
     fn boot(&self) -> Result<Boot> {
@@ -110,12 +106,7 @@ impl StandIn {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = now_millis();
         let qemu = Process(command.spawn().context("starting the plain QEMU")?);
-        let ssh = || {
-            let mut ssh = Command::new("ssh");
-            ssh.args(&self.ssh).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            ssh.status().is_ok_and(|status| status.success())
-        };
-        observe(started, &self.folder.path().join("serial.log"), qemu.0.id(), ssh)
+        observe(started, &self.folder.path().join("serial.log"), qemu.0.id())
     }
 }
 
@@ -184,19 +175,6 @@ fn plain_image(platform: &Installation) -> Result<PathBuf> {
     Ok(platform.data().join("images").join(digest).join("disk.raw"))
 }
 
-/// Arguments of `ssh` into the guest on the port that the old command line forwards.
-fn ssh_line(platform: &Installation, arguments: &[String]) -> Result<Vec<String>> {
-    let forward = arguments.iter().find_map(|text| text.split_once("hostfwd=tcp:127.0.0.1:"));
-    let port = forward.and_then(|(_, rest)| rest.split_once('-')).context("a forwarded port")?.0;
-    let key = platform.data().join("client/ssh_key").display().to_string();
-    let options =
-        ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "ConnectTimeout=5"];
-    let mut line: Vec<String> =
-        options.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]).collect();
-    line.extend(["-i", &key, "-p", port, "tenant@127.0.0.1", "true"].map(str::to_owned));
-    Ok(line)
-}
-
 fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
@@ -210,7 +188,6 @@ fn print(confidential: &Boot, plain: &Boot) {
     for (words, of) in [
         ("QEMU's start to first serial byte, s", (|boot| boot.firmware) as fn(&Boot) -> f64),
         ("QEMU's start to login prompt, s", |boot| boot.login),
-        ("QEMU's start to SSH, s", |boot| boot.ssh),
         ("peak memory of QEMU, MiB", |boot| boot.qemu_mib),
         ("peak memory of the paravisor, MiB", |boot| boot.paravisor_mib),
     ] {
