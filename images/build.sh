@@ -118,7 +118,9 @@ bootstrap() {
         --customize-hook='rm -f "$1"/etc/ssh/ssh_host_* "$1/var/lib/dbus/machine-id" "$1/boot/efi/loader/random-seed"' \
         --customize-hook=': >"$1/etc/machine-id"; echo debian >"$1/etc/hostname"; sed -i /force-unsafe-io/d "$1"/etc/dpkg/dpkg.cfg.d/*mmdebstrap*' \
         --customize-hook='touch "$1/etc/.updated" "$1/var/.updated"' \
-        --customize-hook='chroot "$1" dpkg-query -W >packages.list' \
+        --customize-hook='chroot "$1" dpkg-query -W >"$1/packages.list"' \
+        --customize-hook='download /packages.list packages.list' \
+        --customize-hook='rm "$1/packages.list"' \
         --include="$(packages)" trixie root.tar \
         "deb $mirror trixie main" "deb $mirror trixie-updates main" "deb $security trixie-security main"
     cd "$here"
