@@ -173,10 +173,7 @@ impl Installation {
 
     /// Kills a service's process at once; the supervisor brings it back.
     pub fn kill(&self, program: &str) -> Result<()> {
-        for id in self.processes(program)? {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL)?;
-        }
-        Ok(())
+        self.processes(program)?.into_iter().try_for_each(kill_process)
     }
 
     /// A log of a service.
@@ -193,6 +190,14 @@ impl Drop for Installation {
         if std::env::var_os("CASEMATE_KEEP").is_some() {
             self.dir.disable_cleanup(true);
         }
+    }
+}
+
+/// Sends SIGKILL; a process that has just ended by itself is as good as killed.
+pub fn kill_process(id: i32) -> Result<()> {
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("killing process {id}")),
     }
 }
 

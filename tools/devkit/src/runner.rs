@@ -51,7 +51,8 @@ pub fn run<S>(mut state: S, checks: &[Check<S>]) -> ExitCode {
             }
             Err(error) => {
                 failed += 1;
-                say(&format!("---- {} ----\n{error:?}", check.name));
+                // Without the backtrace that `{:?}` adds: it would push the reason out of a log that is cut.
+                say(&format!("---- {} ----\n{error:#}", check.name));
                 say(&format!("test {} ... FAILED", check.name));
                 if check.essential && broken.is_none() {
                     broken = Some(check.name);

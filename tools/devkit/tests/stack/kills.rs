@@ -63,10 +63,21 @@ fn kill(site: &mut Site, programs: &[&str], wanted: &crate::state::EndState) -> 
     let last = programs.contains(&"stand-in-qemu");
     let moment = if last { "host-agent: qemu-started" } else { "paravisor: before EncryptDisk" };
     wait_for(interval, limit, || Ok(site.plan.reached().iter().any(|point| point == moment).then_some(())))?;
+    // All are found before the first is killed: some end by themselves once another is gone.
+    let mut found = Vec::new();
     for program in programs {
-        ensure!(!site.platform.processes(program)?.is_empty(), "{program} does not run");
-        site.platform.kill(program)?;
+        found.extend(running(site, program)?);
     }
+    found.into_iter().try_for_each(devkit::installation::kill_process)?;
     site.settle(Phase::Create, Some(wanted))?;
     site.check_history(Phase::Create, None)
+}
+
+/// The processes of a program that runs by now: one in the midst of its `execve` shows no command line yet.
+fn running(site: &Site, program: &str) -> Result<Vec<i32>> {
+    wait_for(Duration::from_millis(1), Duration::from_secs(5), || {
+        let found = site.platform.processes(program)?;
+        Ok((!found.is_empty()).then_some(found))
+    })
+    .with_context(|| format!("{program} does not run"))
 }
