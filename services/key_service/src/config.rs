@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
 /// The whole file.
@@ -73,20 +74,6 @@ pub struct AuthorityConfig {
     pub jwks_file: Option<PathBuf>,
     /// PEM of the only certificates trusted for `jwks_url`.
     pub ca: Option<PathBuf>,
-}
-
-/// Where an issuer's keys are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JwksSource {
-    /// Fetched over HTTPS, trusting only the certificates in `ca`.
-    Url {
-        /// The address.
-        url: Url,
-        /// PEM file.
-        ca: PathBuf,
-    },
-    /// Read from a file.
-    File(PathBuf),
 }
 
 /// What is wrong with a configuration.
@@ -203,17 +190,8 @@ fn source(
     file: Option<&PathBuf>,
     ca: Option<&PathBuf>,
 ) -> Result<JwksSource, ConfigError> {
-    let key = |name: &str| format!("{section}.{name}");
-    match (url.cloned().or(usual.filter(|_| file.is_none())), file) {
-        (Some(_), Some(_)) => Err(value(&key("jwks_file"), "give either `jwks_url` or `jwks_file`")),
-        (None, None) => Err(value(&key("jwks_url"), "either `jwks_url` or `jwks_file` is needed")),
-        (None, Some(file)) => Ok(JwksSource::File(file.clone())),
-        (Some(url), None) if url.scheme() != "https" => Err(value(&key("jwks_url"), "expected https")),
-        (Some(url), None) => {
-            let ca = ca.ok_or_else(|| value(&key("ca"), "needed to trust `jwks_url`"))?;
-            Ok(JwksSource::Url { url, ca: ca.clone() })
-        }
-    }
+    JwksSource::from_parts(url.cloned().or(usual.filter(|_| file.is_none())), file, ca)
+        .map_err(|SourceError { key, problem }| value(&format!("{section}.{key}"), problem))
 }
 
 fn value(key: &str, problem: &'static str) -> ConfigError {

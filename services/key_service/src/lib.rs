@@ -104,7 +104,6 @@ pub mod config;
 mod crypto;
 pub mod http;
 pub mod reconcile;
-mod refusal;
 mod serve;
 mod store;
 mod token;

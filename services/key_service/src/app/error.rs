@@ -2,9 +2,9 @@
 
 use crate::crypto::rsa::RsaError;
 use crate::crypto::seal::SealBroken;
-use crate::refusal::Refusal;
 use crate::store::StoreError;
-use crate::token::TokenError;
+use token_verifier::Refusal;
+use token_verifier::TokenError;
 
 /// One variant for what a caller would do differently.
 #[derive(Debug, thiserror::Error)]

@@ -11,8 +11,8 @@
 //!      '---- crash ---------'                   '--- crash: the next boot presents g+1 = last+1
 //! ```
 
-use crate::refusal::{Refusal, refusal};
 use crate::token::evidence::GuestState;
+use token_verifier::{Refusal, refusal};
 
 /// Decides on a presented state, given the generation that was released last.
 pub fn check(last: Option<u64>, presented: &GuestState) -> Result<(), Refusal> {

@@ -279,7 +279,7 @@ impl AppState {
     }
 
     pub(super) fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {
-        let detail = key_detail(Some(&caller.id), operation, record);
+        let detail = key_detail(Some(caller.id()), operation, record);
         self.event(Decision::KeyChanged, &self.kid(record), None, detail)
     }
 }

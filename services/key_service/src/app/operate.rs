@@ -7,10 +7,10 @@ use serde_json::json;
 use super::keys::KeyRef;
 use super::{AppError, AppState};
 use crate::crypto::rsa::{self, PublicParts, RsaError, WrapAlgorithm};
-use crate::refusal::{Refusal, refusal};
 use crate::store::decisions;
 use crate::store::keys::KeyRecord;
 use crate::token::caller::Caller;
+use token_verifier::{Refusal, refusal};
 
 impl AppState {
     /// `POST .../wrapkey`: needs no secret, so it leaves no entry in the log.
@@ -42,7 +42,7 @@ impl AppState {
         let value = tokio::task::spawn_blocking(move || rsa::unwrap(&private, algorithm, &parameters.value))
             .await?
             .map_err(operation_error)?;
-        let detail = json!({"operation": "unwrapkey", "caller": caller.id, "alg": parameters.alg});
+        let detail = json!({"operation": "unwrapkey", "caller": caller.id(), "alg": parameters.alg});
         let event = self.event(Decision::KeyChanged, &kid, None, detail);
         self.store.write(move |connection| Box::pin(decisions::append(connection, event))).await?;
         Ok(KeyOperationResult { kid, value: value.to_vec() })
@@ -54,7 +54,7 @@ impl AppState {
         match check_usable(&record, operation) {
             Ok(()) => Ok(record),
             Err(denial) => {
-                let detail = json!({"caller": caller.id, "operation": operation});
+                let detail = json!({"caller": caller.id(), "operation": operation});
                 Err(self.refuse(&self.kid(&record), denial, detail).await)
             }
         }

@@ -22,12 +22,12 @@ use sqlx::sqlite::SqliteConnection;
 use super::keys::KeyRef;
 use super::{AppError, AppState, generation, operate, reach};
 use crate::crypto::wrap::{self, TargetKey};
-use crate::refusal::{Refusal, refusal};
 use crate::store::keys::{self, Among, KeyRecord};
 use crate::store::{Committed, StoreError, decisions, releases};
 use crate::token::caller::Caller;
 use crate::token::evidence::{Evidence, GuestState, MAX_AGE, TrustRoot};
-use crate::token::{TokenError, shown};
+use token_verifier::{Refusal, refusal};
+use token_verifier::{TokenError, shown};
 
 /// Used tokens are remembered for a day longer than they could be presented, in case a clock is put back.
 const REMEMBER: i64 = 86_400;
@@ -86,7 +86,8 @@ impl AppState {
     ) -> Result<KeyReleaseResult, AppError> {
         let record = self.record(key).await?;
         let enc = parameters.enc.unwrap_or_default();
-        let mut facts = Facts { operation: "release", caller: caller.id.clone(), enc, ..Facts::default() };
+        let mut facts =
+            Facts { operation: "release", caller: caller.id().to_owned(), enc, ..Facts::default() };
         let grant = match self.grant(&record, &parameters.target, &mut facts).await {
             Ok(grant) => grant,
             Err(NoGrant::Denied(denial)) => {

@@ -13,13 +13,13 @@ use crate::config::{Config, ConfigError};
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::{MasterKey, MasterKeyError};
 use crate::crypto::signer::{Signer, SignerError};
-use crate::refusal::Refusal;
 use crate::store::decisions::{self, Event};
 use crate::store::{Store, StoreError, meta};
-use crate::token::Issuer;
 use crate::token::caller::{Caller, Callers, Permission};
 use crate::token::evidence::Authorities;
-use crate::token::jwks::{Jwks, JwksError};
+use token_verifier::Issuer;
+use token_verifier::Refusal;
+use token_verifier::{Jwks, JwksError};
 
 /// Root certificate of release answers, PEM, in the data folder.
 pub const ROOT_FILE: &str = "release-signing-root.pem";
@@ -122,7 +122,7 @@ impl AppState {
     ) -> Result<(), AppError> {
         match caller.require(permission) {
             Ok(()) => Ok(()),
-            Err(denial) => Err(self.refuse(subject, denial, json!({"caller": caller.id})).await),
+            Err(denial) => Err(self.refuse(subject, denial, json!({"caller": caller.id()})).await),
         }
     }
 

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse as _, Response};
 use public_api::denial::ErrorBody;
 
 use crate::app::{AppError, AppState};
-use crate::token::TokenError;
 use crate::token::caller::Caller;
+use token_verifier::TokenError;
 
 /// Verifies the bearer token and hands the caller on to the handler.
 pub async fn authenticate(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
@@ -37,9 +37,7 @@ async fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, AppErro
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    token_verifier::bearer::token_of(headers.get(header::AUTHORIZATION)?.to_str().ok()?)
 }
 
 fn challenge(state: &AppState, body: &ErrorBody) -> Response {

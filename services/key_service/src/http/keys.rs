@@ -27,7 +27,7 @@ fn version_of((name, version): (String, String)) -> KeyRef {
 
 /// What the log calls a key before it is known to exist.
 pub(super) fn subject(name: &str) -> String {
-    format!("keys/{}", crate::token::shown(name))
+    format!("keys/{}", token_verifier::shown(name))
 }
 
 pub async fn create(

@@ -6,10 +6,10 @@ use public_api::jwk::Jwk;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::verify::{self, Issuer, TokenError, VerifiedToken, missing, shown};
 use crate::crypto::rsa::{self, PublicParts, WrapAlgorithm};
 use crate::crypto::wrap::TargetKey;
-use crate::refusal::{Refusal, refusal};
+use token_verifier::{Issuer, TokenError, VerifiedToken, missing, shown};
+use token_verifier::{Refusal, refusal};
 
 /// A token releases a key for this long after its issue, in seconds.
 pub const MAX_AGE: i64 = 600;
@@ -34,7 +34,7 @@ impl Authorities {
 
     /// Checks a token at the time `now`.
     pub async fn verify(&self, token: &str, now: i64) -> Result<Evidence, TokenError> {
-        Ok(Evidence(verify::verify(&self.0, token, now, Some(MAX_AGE)).await?))
+        Ok(Evidence(token_verifier::verify(&self.0, token, now, Some(MAX_AGE)).await?))
     }
 }
 

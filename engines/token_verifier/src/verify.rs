@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::jwks::{Jwks, JwksError};
 use super::jws::{self, Unverified};
-use crate::refusal::{Refusal, refusal};
+use crate::{Refusal, refusal};
 
 /// How far the clocks of two machines may differ, in seconds.
 pub const CLOCK_SKEW: i64 = 60;
@@ -128,7 +128,7 @@ fn known_issuer<'a>(issuers: &'a [Issuer], token: &Unverified<'_>) -> Result<&'a
         token.claims.get("iss").and_then(Value::as_str).ok_or_else(|| missing("iss", "a known issuer"))?;
     issuers.iter().find(|issuer| issuer.name == without_slash(name)).ok_or_else(|| {
         let expected = issuers.iter().map(Issuer::name).collect::<Vec<_>>().join(" or ");
-        let rule = "issuers are pinned in the key service's configuration";
+        let rule = "issuers are pinned in the configuration";
         let remedy = "use a token of a configured issuer, or add this one to the configuration";
         refusal("TokenIssuerUnknown", "iss", expected, shown(name), rule, remedy)
     })
@@ -240,8 +240,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::JwksSource;
-    use crate::crypto::rsa::PublicParts;
+    use crate::jwks::JwksSource;
+    use crate::rsa::PublicParts;
 
     const NAME: &str = "https://issuer.test";
     const NOW: i64 = 1_800_000_000;

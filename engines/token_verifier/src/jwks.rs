@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use der::Decode as _;
 use jsonwebtoken::DecodingKey;
 use public_api::encoding::from_base64_any;
 use public_api::jwk::{Jwk, JwkSet};
 use tokio::sync::Mutex;
 use url::Url;
 use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
 
-use crate::config::JwksSource;
-use crate::crypto::rsa::PublicParts;
+use crate::rsa::PublicParts;
 
 /// Keys older than this are fetched again.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -24,6 +23,51 @@ const USABLE_FOR: Duration = Duration::from_secs(3600);
 const REFETCH_INTERVAL: Duration = Duration::from_secs(1);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 1 << 20;
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// Fetched over HTTPS, trusting only the certificates in `ca`.
+    Url {
+        /// The address.
+        url: Url,
+        /// PEM file.
+        ca: PathBuf,
+    },
+    /// Read from a file.
+    File(PathBuf),
+}
+
+/// A source that makes no sense: the configuration key that is meant, and what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: {problem}")]
+pub struct SourceError {
+    /// `jwks_url`, `jwks_file` or `ca`.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+impl JwksSource {
+    /// From what a configuration gives: an address with the certificates to trust there, or a file.
+    pub fn from_parts(
+        url: Option<Url>,
+        file: Option<&PathBuf>,
+        ca: Option<&PathBuf>,
+    ) -> Result<Self, SourceError> {
+        let wrong = |key, problem| Err(SourceError { key, problem });
+        match (url, file) {
+            (Some(_), Some(_)) => wrong("jwks_file", "give either `jwks_url` or `jwks_file`"),
+            (None, None) => wrong("jwks_url", "either `jwks_url` or `jwks_file` is needed"),
+            (None, Some(file)) => Ok(Self::File(file.clone())),
+            (Some(url), None) if url.scheme() != "https" => wrong("jwks_url", "expected https"),
+            (Some(url), None) => match ca {
+                Some(ca) => Ok(Self::Url { url, ca: ca.clone() }),
+                None => wrong("ca", "needed to trust `jwks_url`"),
+            },
+        }
+    }
+}
 
 /// Why the keys of an issuer are not known.
 #[derive(Debug, thiserror::Error)]
@@ -219,5 +263,5 @@ fn unsigned(text: &str) -> Option<Vec<u8>> {
 fn from_certificate(base64: &str) -> Option<PublicParts> {
     let certificate = Certificate::from_der(&from_base64_any(base64).ok()?).ok()?;
     let info = certificate.tbs_certificate().subject_public_key_info();
-    PublicParts::from_pkcs1(info.subject_public_key.as_bytes()?).ok()
+    PublicParts::from_pkcs1(info.subject_public_key.as_bytes()?)
 }
