@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::Denial;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Decision {
     /// Evidence was accepted and a token issued.
@@ -19,6 +19,7 @@ pub enum Decision {
     /// A key was released.
     Released,
     /// Something was refused; `denial` says why.
+    #[default]
     Refused,
     /// A key was created, changed, used or deleted.
     KeyChanged,
@@ -71,6 +72,15 @@ pub enum ChainError {
 /// The hash before the first entry.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// Where an entry stands in its chain: all that the next one needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub sequence: u64,
+    /// Its hash, hex.
+    pub hash: String,
+}
+
 impl Entry {
     /// The next entry after `last` (or the first one).
     pub fn following(
@@ -81,24 +91,63 @@ impl Entry {
         denial: Option<Denial>,
         detail: Value,
     ) -> Entry {
+        let last = last.map(Entry::place);
+        let mut entry = Entry::unhashed(last.as_ref(), time, decision, subject, denial, detail);
+        entry.hash = entry.computed_hash();
+        entry
+    }
+
+    /// As [`Entry::following`], as the JSON text that is stored. The text is written once.
+    pub fn following_text(
+        last: Option<&Place>,
+        time: String,
+        decision: Decision,
+        subject: String,
+        denial: Option<Denial>,
+        detail: Value,
+    ) -> (Place, String) {
+        let entry = Entry::unhashed(last, time, decision, subject, denial, detail);
+        let mut text = serde_json::to_string(&entry).expect("an entry has only string keys");
+        let hash = hash_of(&entry.previous, text.as_bytes());
+        // The hash is the last member, and empty as yet.
+        text.truncate(text.len() - "\"}".len());
+        text.push_str(&hash);
+        text.push_str("\"}");
+        (Place { sequence: entry.sequence, hash }, text)
+    }
+
+    /// Its place in the chain.
+    pub fn place(&self) -> Place {
+        Place { sequence: self.sequence, hash: self.hash.clone() }
+    }
+
+    fn unhashed(
+        last: Option<&Place>,
+        time: String,
+        decision: Decision,
+        subject: String,
+        denial: Option<Denial>,
+        detail: Value,
+    ) -> Entry {
         let (sequence, previous) = match last {
             Some(last) => (last.sequence + 1, last.hash.clone()),
             None => (1, GENESIS.to_owned()),
         };
-        let mut entry =
-            Entry { sequence, time, decision, subject, denial, detail, previous, hash: String::new() };
-        entry.hash = entry.computed_hash();
-        entry
+        Entry { sequence, time, decision, subject, denial, detail, previous, hash: String::new() }
     }
 
     fn computed_hash(&self) -> String {
         let unhashed = Entry { hash: String::new(), ..self.clone() };
         let text = serde_json::to_vec(&unhashed).expect("an entry has only string keys");
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(self.previous.as_bytes());
-        context.update(&text);
-        hex::encode(context.finish())
+        hash_of(&self.previous, &text)
     }
+}
+
+fn hash_of(previous: &str, text: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(previous.as_bytes());
+    context.update(text);
+    hex::encode(context.finish())
 }
 
 /// Checks a whole chain, or a part of it that follows `before`.
@@ -146,6 +195,17 @@ mod tests {
         let entries = chain(5);
         assert_eq!(verify(None, &entries), Ok(5));
         assert_eq!(verify(Some(&entries[1]), &entries[2..]), Ok(5));
+    }
+
+    #[test]
+    fn the_text_of_an_entry_is_the_entry() {
+        let entries = chain(2);
+        for (before, entry) in [(None, &entries[0]), (Some(entries[0].place()), &entries[1])] {
+            let Entry { time, decision, subject, denial, detail, .. } = entry.clone();
+            let (place, text) =
+                Entry::following_text(before.as_ref(), time, decision, subject, denial, detail);
+            assert_eq!((place, text), (entry.place(), serde_json::to_string(entry).expect("JSON")));
+        }
     }
 
     #[test]

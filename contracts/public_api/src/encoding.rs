@@ -22,6 +22,11 @@ pub fn to_base64url(bytes: &[u8]) -> String {
     URL.encode(bytes)
 }
 
+/// Appends base64url without padding.
+pub fn push_base64url(bytes: &[u8], text: &mut String) {
+    URL.encode_string(bytes, text);
+}
+
 /// Standard base64 with padding, as JWS `x5c` and Azure's key ids want it.
 pub fn to_base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)

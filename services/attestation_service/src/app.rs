@@ -4,14 +4,31 @@
 //! measurement, apply the policy; pure, and the same code that verifies offline) → [`attest`] (nonce, token, decision
 //! log).
 
+pub mod access;
 pub mod appraise;
 pub mod attest;
 pub mod claims;
 pub mod draft;
+pub mod dry_run;
 pub mod fields;
 pub mod nonce;
 pub mod platform_policy;
+pub mod policies;
+pub mod policy_signers;
+pub mod provider;
+pub mod providers;
 pub mod reference;
 pub mod request;
+pub mod sample;
 pub mod secret_file;
-pub mod token;
+pub mod signing;
+
+use public_api::attestation_policy::AttestationType;
+
+/// The text of the policy that decides where a provider has set none.
+pub fn shipped_policy(kind: AttestationType) -> &'static str {
+    match kind {
+        AttestationType::SevSnpVm => platform_policy::DEFAULT_POLICY,
+        AttestationType::AzureGuest | AttestationType::Tpm => platform_policy::DEFAULT_POLICY,
+    }
+}

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use public_api::attestation_policy::TokenAlgorithm;
 use serde::Deserialize;
+use token_verifier::{JwksSource, SourceError};
+
+use crate::app::access::Access;
 
 /// What `casemate-attestation --config` reads. All paths are absolute.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,9 +39,15 @@ pub struct Config {
     /// Whether evidence is refused under a root without a current revocation list.
     #[serde(default)]
     pub crl_required: bool,
-    /// SHA-256 (hex) of the bearer token that may read the decision log; without it nobody may.
+    /// Whose bearer tokens may read and change policies, providers and the log.
     #[serde(default)]
-    pub log_token_sha256: Option<String>,
+    pub callers: Option<CallersConfig>,
+    /// Who else may, by the hash of a token; for a service that runs apart from everything else.
+    #[serde(default)]
+    pub administrator: Vec<AdministratorConfig>,
+    /// Algorithm of the tokens of the provider at the root.
+    #[serde(default)]
+    pub token_algorithm: TokenAlgorithm,
     /// Firmware builds whose launch digests are accepted.
     #[serde(default)]
     pub firmware: Vec<FirmwareConfig>,
@@ -47,6 +57,62 @@ pub struct Config {
     /// Lowest accepted security patch levels, by product name (`Milan`, `Genoa`, `Turin`).
     #[serde(default)]
     pub minimum_tcb: BTreeMap<String, MinimumTcb>,
+}
+
+/// `[callers]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallersConfig {
+    /// `iss` of access tokens.
+    pub issuer: String,
+    /// `aud` of access tokens: any of these. The first one is told to clients.
+    pub audiences: Vec<String>,
+    /// Where clients get tokens, for the challenge of an answer 401.
+    #[serde(default)]
+    pub authorization: Option<String>,
+    /// Where the issuer's keys are.
+    #[serde(default)]
+    pub jwks_url: Option<url::Url>,
+    /// Or a file with them.
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// PEM of the only certificates trusted for `jwks_url`.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+/// `[[administrator]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdministratorConfig {
+    /// As the log names them.
+    pub name: String,
+    /// SHA-256 (hex) of their bearer token.
+    pub token_sha256: String,
+    /// `Attestation Reader` or `Attestation Contributor`.
+    pub roles: Vec<String>,
+}
+
+impl CallersConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.audiences.is_empty() {
+            return Err(ConfigError::value("callers.audiences", "at least one is needed"));
+        }
+        if self
+            .authorization
+            .as_ref()
+            .is_some_and(|text| url::Url::parse(text).is_err() || text.contains('"'))
+        {
+            return Err(ConfigError::value("callers.authorization", "expected a URL"));
+        }
+        self.source().map(drop)
+    }
+
+    /// Where the issuer's keys are.
+    pub fn source(&self) -> Result<JwksSource, ConfigError> {
+        JwksSource::from_parts(self.jwks_url.clone(), self.jwks_file.as_ref(), self.ca.as_ref())
+            .map_err(|SourceError { key, problem }| ConfigError::value(format!("callers.{key}"), problem))
+    }
 }
 
 /// What is trusted to run: a part of [`Config`], and a file of its own for offline verification.
@@ -182,9 +248,9 @@ impl Config {
         if let Some(other) = self.crl_urls.iter().find(|text| !is_web(text)) {
             return Err(ConfigError::value("crl_urls", format!("{other:?} is not a URL")));
         }
-        let is_hash = |text: &String| hex::decode(text).is_ok_and(|bytes| bytes.len() == 32);
-        if !self.log_token_sha256.as_ref().is_none_or(is_hash) {
-            return Err(ConfigError::value("log_token_sha256", "expected 64 hex characters"));
+        Access::new(None, &self.administrator)?;
+        if let Some(callers) = &self.callers {
+            callers.check()?;
         }
         Ok(())
     }
@@ -254,7 +320,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `log_token_sha256`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(
@@ -271,8 +337,16 @@ mod tests {
         );
         refused("crl_urls = ['/a']", expect![[r#"configuration key `crl_urls`: "/a" is not a URL"#]]);
         refused(
-            "log_token_sha256 = 'abc'",
-            expect!["configuration key `log_token_sha256`: expected 64 hex characters"],
+            "[[administrator]]\nname = 'a'\ntoken_sha256 = 'abc'\nroles = []",
+            expect!["configuration key `administrator.token_sha256`: expected 64 hex characters"],
+        );
+        refused(
+            "[callers]\nissuer = 'https://login.example'\naudiences = []\njwks_file = '/f'",
+            expect!["configuration key `callers.audiences`: at least one is needed"],
+        );
+        refused(
+            "[callers]\nissuer = 'https://login.example'\naudiences = ['a']\njwks_url = 'https://login.example'",
+            expect!["configuration key `callers.ca`: needed to trust `jwks_url`"],
         );
     }
 }

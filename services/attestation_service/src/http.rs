@@ -1,10 +1,12 @@
 //! The routes. Paths are matched without regard to case; every answer that is not a success is an error envelope.
 
 mod attest;
+mod caller;
 mod discovery;
 mod error;
 mod log;
 mod policies;
+mod providers;
 
 use std::sync::Arc;
 
@@ -29,7 +31,15 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/attest/sevsnpvm", post(attest::sev_snp_vm))
         .route("/attest/{type}", post(attest::not_supported))
         .route("/nonces", post(attest::nonce))
-        .route("/policies/{type}", get(policies::show))
+        .route("/policies/{type}", get(policies::show).put(policies::set).post(policies::act))
+        .route("/policies/{type}/versions", get(policies::versions))
+        .route("/policies/{type}/difference", get(policies::difference))
+        .route("/certificates", get(policies::signers))
+        .route("/certificates:add", post(policies::add_signer))
+        .route("/certificates:remove", post(policies::remove_signer))
+        .route("/signingkeys:rotate", post(providers::rotate_signing_key))
+        .route("/providers", get(providers::list))
+        .route("/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .route("/certs", get(discovery::certs))
         .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
         .route("/health", get(discovery::health))
@@ -43,15 +53,30 @@ pub fn app(service: Arc<Service>) -> Router {
     Router::new().fallback_service(MapRequestLayer::new(lower_path).layer(routes))
 }
 
+/// Lowers the path; `/providers/{name}/...` becomes `/...` of that provider.
 fn lower_path<B>(mut request: axum::http::Request<B>) -> axum::http::Request<B> {
-    let path = request.uri().path();
-    if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    let lowered = request.uri().path().to_ascii_lowercase();
+    let (provider, path) = split_provider(&lowered);
+    if let Some(name) = provider {
+        request.extensions_mut().insert(caller::ProviderName(name.to_owned()));
+    }
+    if path != request.uri().path() {
         let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
-        if let Ok(uri) = format!("{}{query}", path.to_ascii_lowercase()).parse::<Uri>() {
+        if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
             *request.uri_mut() = uri;
         }
     }
     request
+}
+
+/// The provider that a path begins with, and the rest; none where the path is about the provider itself.
+fn split_provider(path: &str) -> (Option<&str>, &str) {
+    let rest = path.strip_prefix("/providers/");
+    let split = rest.and_then(|rest| rest.find('/').map(|slash| rest.split_at(slash)));
+    match split {
+        Some((name, rest)) if rest.len() > 1 => (Some(name), rest),
+        _ => (None, path),
+    }
 }
 
 /// `x-ms-request-id` in the form of a trace context (W3C `traceparent`), as Azure Attestation answers it.

@@ -15,13 +15,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use app::access::Access;
 use app::appraise::{Appraiser, AppraiserConfig};
 use app::attest::Service;
 use app::nonce::Nonces;
-use app::token::{Signer, SignerError};
+use app::policies::PolicyChangeError;
+use app::sample::Sampler;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use config::{Config, ConfigError};
+use public_api::attestation_policy::ProviderSettings;
 use reconcile::revocation::Sources;
 use store::{Store, StoreError};
 
@@ -31,9 +34,9 @@ pub enum RunError {
     /// The configuration, or a file that it names.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The token signing key.
-    #[error(transparent)]
-    Signer(#[from] SignerError),
+    /// What is stored of the providers: keys, policies.
+    #[error("opening the stored providers")]
+    Providers(#[from] PolicyChangeError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,13 +69,18 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
             tracing::warn!(problem, "a revocation list that was fetched earlier is not used");
         }
     }
-    let log_token = config.log_token_sha256.as_ref().and_then(|text| hex::decode(text).ok());
+    let store = Store::open(&config.data_dir).await?;
+    let root = ProviderSettings { token_algorithm: config.token_algorithm, ..ProviderSettings::default() };
+    let now = jiff::Timestamp::now().as_second();
     Ok(Service {
         appraiser,
-        signer: Signer::open(&config.data_dir, &config.issuer)?,
+        providers: app::providers::load(&store, &config.data_dir, &config.issuer, root, now).await?,
         nonces: Nonces::open(&config.data_dir).map_err(RunError::DataDirectory)?,
-        store: Store::open(&config.data_dir).await?,
-        log_token_sha256: log_token.and_then(|hash| hash.try_into().ok()),
+        access: Access::new(config.callers.as_ref(), &config.administrator)?,
+        store,
+        sampler: Sampler::default(),
+        data_dir: config.data_dir.clone(),
+        changing: tokio::sync::Mutex::default(),
     })
 }
 
@@ -89,6 +97,7 @@ pub async fn run(config: Config, handle: Handle<SocketAddr>) -> Result<(), RunEr
     }
     tracing::info!(address = %config.listen, issuer = config.issuer, "serving");
     tokio::spawn(reconcile::revocation::keep_current(Arc::clone(&service), Sources::of(&config)));
+    tokio::spawn(reconcile::rotation::keep_rotating(Arc::clone(&service)));
     let prepared = Arc::clone(&service);
     tokio::task::spawn_blocking(move || prepared.appraiser.references().prepare());
     let app = http::app(service);

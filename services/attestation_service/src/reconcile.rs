@@ -1,3 +1,4 @@
 //! Loops that keep something current: observe, decide, act, and again.
 
 pub mod revocation;
+pub mod rotation;

@@ -1,7 +1,9 @@
 //! Durable state: used nonces and the decision log. The only place with SQL.
 
+pub mod change;
 mod decision_log;
 mod nonces;
+mod providers;
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +12,10 @@ use public_api::decision_log::ChainError;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+pub use change::{Change, StoredEvidence, StoredPolicy};
 pub use decision_log::Record;
 use decision_log::Writer;
+pub use providers::{StoredInForce, StoredProvider};
 
 /// Name of the database in the data directory.
 const DATABASE: &str = "attestation.sqlite";

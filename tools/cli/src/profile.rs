@@ -30,8 +30,6 @@ pub struct Profile {
     pub client_id: String,
     /// File with the client's secret.
     pub client_secret_file: PathBuf,
-    /// File with the bearer token that may read the attestation service's log.
-    pub attestation_log_token_file: PathBuf,
     /// Region of the local host.
     pub location: String,
     /// Root certificate of the software secure processor, on a development installation.
@@ -84,11 +82,10 @@ impl Profile {
         Ok(KeyClient(self.connect(&self.keys)?.with_bearer(token)))
     }
 
-    /// The attestation service, with the right to read its log.
-    pub fn attestation_client(&self) -> Result<AttestationClient> {
-        let token = std::fs::read_to_string(&self.attestation_log_token_file)
-            .with_context(|| format!("reading {}", self.attestation_log_token_file.display()))?;
-        Ok(AttestationClient(self.connect(&self.attestation)?.with_bearer(token.trim())))
+    /// The attestation service, signed in.
+    pub async fn attestation_client(&self) -> Result<AttestationClient> {
+        let token = self.token(&self.attestation).await?;
+        Ok(AttestationClient(self.connect(&self.attestation)?.with_bearer(token)))
     }
 
     /// A connection that trusts the installation's authority and nothing else.

@@ -5,11 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use public_api::Denial;
-use public_api::attestation::{CLAIM_REFERENCE, Claims};
+use public_api::attestation::{CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
+use public_api::attestation_policy::AttestationType;
 use snp::{CertChain, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedReport};
 
 use super::claims::{self, NonceSource};
-use super::platform_policy::{Circumstances, PlatformPolicy};
+use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
+use super::provider::in_force::InForce;
 use super::reference::References;
 use super::request::{Attached, Evidence};
 use crate::config::{Config, ConfigError, ReferenceConfig, read};
@@ -65,10 +67,23 @@ pub struct Appraisal {
     claims: Claims,
 }
 
+/// What the policies in force say.
+pub struct Verdict {
+    /// Claims for a token, or why there is none.
+    pub outcome: Result<Appraisal, Box<Denial>>,
+    /// The version of the staged policy and why it would have refused.
+    pub staged: Option<(u64, Box<Denial>)>,
+}
+
 impl Appraisal {
     /// The claims of the token, except ids, times and nonce.
     pub fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    /// The same, to be completed.
+    pub fn into_claims(self) -> Claims {
+        self.claims
     }
 }
 
@@ -136,8 +151,8 @@ impl Appraiser {
         &self.references
     }
 
-    /// The policy that decides.
-    pub fn policy(&self) -> &PlatformPolicy {
+    /// The policy that decides where a provider has set none.
+    pub fn shipped(&self, _kind: AttestationType) -> &PlatformPolicy {
         &self.policy
     }
 
@@ -190,17 +205,44 @@ impl Appraiser {
         }
     }
 
-    /// Applies the default policy.
+    /// The same for stored claims.
+    pub fn circumstances_of(&self, claims: &Claims) -> Circumstances {
+        let product = claims.get(CLAIM_PRODUCT).and_then(serde_json::Value::as_str);
+        let product = product.and_then(|name| name.parse::<snp::Product>().ok());
+        Circumstances {
+            development_roots_allowed: self.development_roots_allowed,
+            minimum_tcb: product.map(|product| self.references.minimum_tcb(product)).unwrap_or_default(),
+        }
+    }
+
+    /// Applies the shipped policy.
     pub fn decide(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Result<Appraisal, Box<Denial>> {
-        let mut claims = self.claims(verified, nonce);
-        let permit = self
-            .policy
-            .decide(&claims, self.circumstances(verified))
-            .map_err(|denial| self.with_measurement(denial, verified))?;
-        debug_assert!(permit.issued().is_empty(), "the shipped policy issues nothing");
-        claims.insert("x-ms-compliance-status".to_owned(), COMPLIANT.into());
-        claims.insert("x-ms-policy-hash".to_owned(), self.policy.hash().into());
-        Ok(Appraisal { claims })
+        self.judge(verified, self.claims(verified, nonce), &InForce::default()).outcome
+    }
+
+    /// Applies the shipped policy and what a provider has set. The shipped one decides whether the VM is called
+    /// compliant; the provider's active one, if there is one, decides whether there is a token.
+    pub fn judge(&self, verified: &VerifiedEvidence, mut claims: Claims, in_force: &InForce) -> Verdict {
+        let incoming = incoming(&claims, self.circumstances(verified));
+        let compliance = self.policy.decide_incoming(incoming.clone());
+        if compliance.is_ok() {
+            claims.insert("x-ms-compliance-status".to_owned(), COMPLIANT.into());
+        }
+        let staged = in_force.staged.as_ref().and_then(|policy| {
+            let refused = policy.apply(incoming.clone(), &mut claims.clone()).err()?;
+            Some((policy.version, refused))
+        });
+        let outcome = match &in_force.active {
+            Some(policy) => policy.apply(incoming, &mut claims),
+            None => compliance.map(|_| {
+                claims.insert("x-ms-policy-hash".to_owned(), self.policy.hash().into());
+            }),
+        };
+        let outcome = match outcome {
+            Ok(()) => Ok(Appraisal { claims }),
+            Err(denial) => Err(self.with_measurement(denial, verified)),
+        };
+        Verdict { outcome, staged }
     }
 
     /// An unknown measurement is told with the measurement, and with what it is if that can be told.

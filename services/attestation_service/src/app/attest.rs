@@ -1,38 +1,46 @@
-//! The verbs: attest, issue a nonce, show the policy. Every verdict is on disk before the caller hears of it.
+//! The verbs: attest, issue a nonce. Every verdict is on disk before the caller hears of it.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use public_api::Denial;
 use public_api::attestation::{AttestResponse, Claims, NonceResponse};
+use public_api::attestation_policy::AttestationType;
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::appraise::{Appraisal, Appraiser, VerifiedEvidence};
 use super::claims::NonceSource;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
-use super::platform_policy::DEFAULT_POLICY;
+use super::provider::Provider;
+use super::provider::registry::Registry;
 use super::request::Request;
-use super::token::{Signer, SignerError};
-use crate::store::{Record, Store, StoreError};
+use super::sample::Sampler;
+use super::signing::SignerError;
+use crate::store::{Change, Record, Store, StoreError};
 
 /// How long a token holds, in seconds: eight hours, as Azure's.
 pub const TOKEN_LIFETIME: i64 = 8 * 3600;
-/// How long the answer to `GET /policies` holds, in seconds.
-const POLICY_LIFETIME: i64 = 3600;
 
 /// Everything that a request needs.
 pub struct Service {
     /// What evidence is judged by.
     pub appraiser: Appraiser,
-    /// Signs tokens.
-    pub signer: Signer,
+    /// The providers with their policies and keys.
+    pub providers: Registry,
     /// Issues nonces.
     pub nonces: Nonces,
-    /// Used nonces and the decision log.
+    /// Used nonces, policies and the decision log.
     pub store: Store,
-    /// SHA-256 of the bearer token that may read the log.
-    pub log_token_sha256: Option<[u8; 32]>,
+    /// Who may read and change.
+    pub access: Access,
+    /// Which evidence is kept.
+    pub sampler: Sampler,
+    /// Where the providers' keys lie.
+    pub data_dir: PathBuf,
+    /// Held by whoever changes a policy, a signer or a provider.
+    pub changing: tokio::sync::Mutex<()>,
 }
 
 /// Why there is no token.
@@ -64,31 +72,51 @@ impl From<Box<Denial>> for AttestError {
     }
 }
 
+/// What is known of a request on its way, for the log.
+struct Course<'a> {
+    provider: &'a Provider,
+    subject: String,
+    detail: Value,
+    changes: Vec<Change>,
+    now: i64,
+}
+
 impl Service {
     /// Evidence in, token out.
-    pub async fn attest(self: &Arc<Self>, request: Request, now: i64) -> Result<AttestResponse, AttestError> {
-        let detail = json!({"reportSha256": sha256_hex(&request.evidence.report)});
+    pub async fn attest(
+        &self,
+        provider: &Provider,
+        request: Request,
+        now: i64,
+    ) -> Result<AttestResponse, AttestError> {
+        let detail =
+            json!({"reportSha256": sha256_hex(&request.evidence.report), "provider": provider.name()});
         let subject = "unverified evidence".to_owned();
-        let (service, evidence) = (Arc::clone(self), request.evidence);
-        let verifying = move || service.appraiser.verify(evidence, now);
-        let verified = tokio::task::spawn_blocking(verifying).await.expect("verification does not panic");
-        let verified = match verified {
+        let mut course = Course { provider, subject, detail, changes: Vec::new(), now };
+        // Some hundred microseconds: not worth another thread.
+        let verified = match self.appraiser.verify(request.evidence, now) {
             Ok(verified) => verified,
-            Err(denial) => return Err(self.refuse(denial, subject, detail).await),
+            Err(denial) => return Err(self.refuse(denial, course).await),
         };
+        course.subject = verified.subject();
         if let Some(draft) = request.draft_policy {
-            return self.try_draft(&verified, &draft, request.nonce.as_ref(), now);
+            return self.try_draft(provider, &verified, &draft, request.nonce.as_ref(), now);
         }
         let source = match self.redeem_nonce(&verified, request.nonce.as_ref(), now).await {
             Ok(source) => source,
-            Err(AttestError::Denied(denial)) => {
-                return Err(self.refuse(denial, verified.subject(), detail).await);
-            }
+            Err(AttestError::Denied(denial)) => return Err(self.refuse(denial, course).await),
             Err(error) => return Err(error),
         };
-        match self.appraiser.decide(&verified, source) {
-            Ok(appraisal) => self.accept(&verified, &appraisal, request.nonce, detail, now).await,
-            Err(denial) => Err(self.refuse(denial, verified.subject(), detail).await),
+        let kind = AttestationType::SevSnpVm;
+        let claims = self.appraiser.claims(&verified, source);
+        course.changes.extend(self.sampler.keep(provider.name(), kind, &course.subject, &claims, now)?);
+        let verdict = self.appraiser.judge(&verified, claims, &provider.in_force(kind));
+        if let Some((version, denial)) = verdict.staged {
+            course.detail["stagedPolicy"] = json!({"version": version, "wouldRefuse": denial});
+        }
+        match verdict.outcome {
+            Ok(appraisal) => self.accept(&verified, appraisal, request.nonce, course).await,
+            Err(denial) => Err(self.refuse(denial, course).await),
         }
     }
 
@@ -122,32 +150,35 @@ impl Service {
     async fn accept(
         &self,
         verified: &VerifiedEvidence,
-        appraisal: &Appraisal,
+        appraisal: Appraisal,
         nonce: Option<Value>,
-        mut detail: Value,
-        now: i64,
+        mut course: Course<'_>,
     ) -> Result<AttestResponse, AttestError> {
-        let mut claims = appraisal.claims().clone();
-        let jti = token_claims(&mut claims, self.signer.issuer(), now, TOKEN_LIFETIME);
+        let signer = &course.provider.signer;
+        let mut claims = appraisal.into_claims();
+        let jti = token_claims(&mut claims, signer.issuer(), course.now, TOKEN_LIFETIME);
         if let Some(nonce) = nonce {
             claims.insert("nonce".to_owned(), nonce);
         }
-        let token = self.signer.sign(&claims)?;
+        let token = signer.sign(&claims, course.now, course.now + TOKEN_LIFETIME)?;
+        let detail = &mut course.detail;
         detail["tokenId"] = json!(jti);
         detail["trustRoot"] = json!(verified.report().root().kind());
         detail["measurement"] = json!(hex::encode(verified.report().report().measurement));
-        detail["policyHash"] = json!(self.appraiser.policy().hash());
-        let subject = verified.subject();
+        detail["policyHash"] = claims.get("x-ms-policy-hash").cloned().unwrap_or_default();
         reach("before recording a verdict");
-        self.store.record(Record { decision: Decision::Attested, subject, denial: None, detail }).await?;
+        let Course { subject, detail, changes, .. } = course;
+        let record = Record { decision: Decision::Attested, subject, denial: None, detail };
+        self.store.record_with(record, changes).await?;
         reach("after recording a verdict");
         Ok(AttestResponse { token })
     }
 
     /// Records a refusal. If that fails the caller hears of the failure: no verdict leaves without its record.
-    async fn refuse(&self, denial: Box<Denial>, subject: String, detail: Value) -> AttestError {
+    async fn refuse(&self, denial: Box<Denial>, course: Course<'_>) -> AttestError {
+        let Course { subject, detail, changes, .. } = course;
         let record = Record { decision: Decision::Refused, subject, denial: Some((*denial).clone()), detail };
-        match self.store.record(record).await {
+        match self.store.record_with(record, changes).await {
             Ok(_) => denial.into(),
             Err(error) => error.into(),
         }
@@ -156,6 +187,7 @@ impl Service {
     /// The result of a draft policy: unsigned, so that nobody can take it for a token.
     fn try_draft(
         &self,
+        provider: &Provider,
         verified: &VerifiedEvidence,
         draft: &str,
         nonce: Option<&Value>,
@@ -164,7 +196,7 @@ impl Service {
         let source = if nonce.is_some() { NonceSource::Client } else { NonceSource::None };
         let mut claims = self.appraiser.claims(verified, source);
         draft::apply(draft, &mut claims, self.appraiser.circumstances(verified))?;
-        token_claims(&mut claims, self.signer.issuer(), now, TOKEN_LIFETIME);
+        token_claims(&mut claims, provider.signer.issuer(), now, TOKEN_LIFETIME);
         if let Some(nonce) = nonce {
             claims.insert("nonce".to_owned(), nonce.clone());
         }
@@ -175,19 +207,10 @@ impl Service {
     pub fn issue_nonce(&self, now: i64) -> NonceResponse {
         self.nonces.issue(now)
     }
-
-    /// The policy in force, in the shapes of `GET /policies/{type}`: a JWS whose claim holds the policy's own JWS.
-    pub fn policy_token(&self, now: i64) -> Result<AttestResponse, AttestError> {
-        let mut claims = Claims::new();
-        claims.insert("x-ms-policy".to_owned(), draft::policy_jws(DEFAULT_POLICY).into());
-        token_claims(&mut claims, self.signer.issuer(), now, POLICY_LIFETIME);
-        claims.remove("jti");
-        Ok(AttestResponse { token: self.signer.sign(&claims)? })
-    }
 }
 
 /// Adds issuer, times and a token id, which is returned.
-fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
+pub(super) fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).expect("the system's random generator works after start-up");
     let jti = hex::encode(random);

@@ -1,92 +1,46 @@
-//! Draft policies: trying a policy on real evidence without any effect, and the unsigned JWS forms of policies.
+//! Draft policies: trying a policy on real evidence without any effect.
 //!
-//! Source: Azure Attestation, "draftPolicyForAttestation" and the policy transport: an unsigned policy is a JWS with the
-//! header `{"alg":"none"}` and the member `AttestationPolicy`, base64url of the text.
+//! Source: Azure Attestation, "draftPolicyForAttestation". The result is unsigned, so that nobody can take it for a token.
 
-use policy::language::{Claim, ClaimValue, Decision, Policy, PolicyError, policy_hash};
+use policy::language::PolicyError;
 use public_api::attestation::Claims;
-use public_api::encoding::{from_base64_any, to_base64url};
-use serde_json::{Value, json};
+use public_api::encoding::to_base64url;
+use serde_json::Value;
 
-use super::platform_policy::{Circumstances, denial, incoming, unevaluated};
+use super::fields::FieldError;
+use super::platform_policy::{Circumstances, incoming};
+use super::provider::document::{DocumentError, PolicyDocument};
+use super::provider::in_force::ProviderPolicy;
 
 /// Why a draft gives no result.
 #[derive(Debug, thiserror::Error)]
 pub enum DraftError {
     /// Not a JWS with a policy in it.
-    #[error("expected a JWS whose payload has the member AttestationPolicy in base64url")]
-    Form,
+    #[error("{}", .0.problem)]
+    Form(#[from] FieldError),
     /// Not a policy.
     #[error("the draft policy cannot be read: {0}")]
     Policy(#[from] PolicyError),
-    /// It issues a claim that only the service may state.
-    #[error("the draft policy issues claim `{0}`, which only the service states")]
-    ReservedClaim(String),
-    /// It denies.
+    /// It denies, or its signature does not hold.
     #[error("{0}")]
     Denied(Box<public_api::Denial>),
 }
 
+impl From<DocumentError> for DraftError {
+    fn from(error: DocumentError) -> Self {
+        match error {
+            DocumentError::Form(error) => Self::Form(error),
+            DocumentError::Refused(denial) => Self::Denied(denial),
+        }
+    }
+}
+
 /// Evaluates a draft and adds what it issues.
 pub fn apply(draft: &str, claims: &mut Claims, circumstances: Circumstances) -> Result<(), DraftError> {
-    let text = policy_text(draft)?;
-    let policy = Policy::parse(&text)?;
-    let permit = match policy.evaluate(incoming(claims, circumstances)) {
-        Ok(Decision::Permit(permit)) => permit,
-        Ok(Decision::Deny(deny)) => return Err(DraftError::Denied(Box::new(denial(deny)))),
-        Err(error) => return Err(DraftError::Denied(Box::new(unevaluated(error)))),
-    };
-    for claim in permit.issued() {
-        if is_reserved(&claim.claim_type) {
-            return Err(DraftError::ReservedClaim(claim.claim_type.clone()));
-        }
-        add(claims, claim);
-    }
-    claims.insert("x-ms-policy-hash".to_owned(), json!(policy_hash(&text)));
-    Ok(())
-}
-
-/// Claims with which a policy could speak in the service's name.
-fn is_reserved(claim_type: &str) -> bool {
-    claim_type.starts_with("x-ms-")
-        || claim_type.starts_with("x-casemate-")
-        || ["iss", "iat", "nbf", "exp", "jti", "nonce", "aud", "sub", "cnf"].contains(&claim_type)
-}
-
-/// Several claims of one type are a set, which JSON shows as an array.
-fn add(claims: &mut Claims, claim: &Claim) {
-    let value = match &claim.value {
-        ClaimValue::Boolean(value) => json!(value),
-        ClaimValue::Integer(value) => json!(value),
-        ClaimValue::String(value) => json!(value),
-    };
-    match claims.get_mut(&claim.claim_type) {
-        None => {
-            claims.insert(claim.claim_type.clone(), value);
-        }
-        Some(Value::Array(set)) => set.push(value),
-        Some(first) => *first = json!([first.take(), value]),
-    }
-}
-
-fn policy_text(draft: &str) -> Result<String, DraftError> {
-    let mut parts = draft.split('.');
-    let (Some(_header), Some(payload), Some(_signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(DraftError::Form);
-    };
-    let payload = from_base64_any(payload).map_err(|_| DraftError::Form)?;
-    let payload: Value = serde_json::from_slice(&payload).map_err(|_| DraftError::Form)?;
-    let encoded = payload.get("AttestationPolicy").and_then(Value::as_str).ok_or(DraftError::Form)?;
-    let text = from_base64_any(encoded).map_err(|_| DraftError::Form)?;
-    String::from_utf8(text).map_err(|_| DraftError::Form)
-}
-
-/// A policy text as an unsigned JWS.
-pub fn policy_jws(text: &str) -> String {
-    let payload = json!({"AttestationPolicy": to_base64url(text.as_bytes())});
-    format!("{}.{}.", to_base64url(br#"{"alg":"none"}"#), to_base64url(payload.to_string().as_bytes()))
+    let document = PolicyDocument::read(draft)?;
+    let text = document.policy_text()?.ok_or_else(|| FieldError::new("policy", "the JWS has no payload"))?;
+    let policy = ProviderPolicy::parse(0, String::new(), &text, None)?;
+    policy.apply(incoming(claims, circumstances), claims).map_err(DraftError::Denied)
 }
 
 /// Claims as an unsigned JWS.
@@ -98,7 +52,9 @@ pub fn unsigned(claims: &Claims) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::provider::document::unsigned_jws as policy_jws;
     use expect_test::{Expect, expect};
+    use serde_json::json;
 
     fn tried(policy: &str, expected: Expect) {
         let mut claims = Claims::new();
@@ -137,24 +93,16 @@ mod tests {
                 &mut Claims::new(),
                 Circumstances { development_roots_allowed: false, minimum_tcb: Default::default() },
             );
-            assert!(matches!(error, Err(DraftError::ReservedClaim(found)) if found == claim));
+            let Err(DraftError::Denied(denial)) = error else { panic!("{claim} is accepted") };
+            assert_eq!((denial.code.as_str(), denial.claim.as_str()), ("PolicyIssuesReservedClaim", claim));
         }
     }
 
     #[test]
     fn what_is_no_draft_is_refused() {
-        tried(
-            "",
-            expect!["error: expected a JWS whose payload has the member AttestationPolicy in base64url"],
-        );
-        tried(
-            "a.b.c.d",
-            expect!["error: expected a JWS whose payload has the member AttestationPolicy in base64url"],
-        );
-        tried(
-            "e30.e30.",
-            expect!["error: expected a JWS whose payload has the member AttestationPolicy in base64url"],
-        );
+        tried("", expect!["error: expected a compact JWS: three parts with dots between them"]);
+        tried("a.b.c.d", expect!["error: expected a compact JWS: three parts with dots between them"]);
+        tried("e30.e30.", expect!["error: the JWS header: missing field `alg` at line 1 column 2"]);
         tried(
             &policy_jws("version=9;"),
             expect!["error: the draft policy cannot be read: line 1, column 10: expected `.`, found `;`"],

@@ -44,7 +44,12 @@ impl PlatformPolicy {
 
     /// Decides; a denial is told in six parts.
     pub fn decide(&self, claims: &Claims, circumstances: Circumstances) -> Result<Permit, Box<Denial>> {
-        match self.policy.evaluate(incoming(claims, circumstances)) {
+        self.decide_incoming(incoming(claims, circumstances))
+    }
+
+    /// Decides about claims as [`incoming`] gives them.
+    pub fn decide_incoming(&self, incoming: Vec<Claim>) -> Result<Permit, Box<Denial>> {
+        match self.policy.evaluate(incoming) {
             Ok(Decision::Permit(permit)) => Ok(permit),
             Ok(Decision::Deny(deny)) => Err(Box::new(denial(deny))),
             Err(error) => Err(Box::new(unevaluated(error))),

@@ -35,6 +35,19 @@ pub fn write_new(path: &Path, secret: &[u8]) -> std::io::Result<()> {
     }
 }
 
+/// Writes a private file in the place of a former one. A crash leaves either of the two, whole.
+pub fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use public_api::attestation::{AttestResponse, NonceResponse};
 
+use super::caller::Of;
 use super::error::{Failure, failure, unread_body};
 use crate::app::attest::Service;
 use crate::app::request::Request;
@@ -18,11 +19,12 @@ const NOT_SUPPORTED: [&str; 5] = ["SgxEnclave", "OpenEnclave", "TdxVm", "AzureGu
 
 pub async fn sev_snp_vm(
     State(service): State<Arc<Service>>,
+    Of(provider): Of,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<AttestResponse>, Failure> {
     let body = body.map_err(|rejection| unread_body(&rejection))?;
     let request = Request::parse(&body)?;
-    Ok(Json(service.attest(request, super::now()).await?))
+    Ok(Json(service.attest(&provider, request, super::now()).await?))
 }
 
 pub async fn not_supported(Path(attestation_type): Path<String>) -> Failure {

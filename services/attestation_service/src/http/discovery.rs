@@ -7,19 +7,21 @@ use axum::extract::State;
 use public_api::jwk::JwkSet;
 use serde_json::{Value, json};
 
+use super::caller::Of;
 use crate::app::attest::Service;
 
-pub async fn certs(State(service): State<Arc<Service>>) -> Json<JwkSet> {
-    Json(service.signer.jwk_set())
+pub async fn certs(Of(provider): Of) -> Json<JwkSet> {
+    Json(provider.signer.jwk_set(super::now()))
 }
 
-pub async fn openid_configuration(State(service): State<Arc<Service>>) -> Json<Value> {
-    let issuer = service.signer.issuer();
+pub async fn openid_configuration(Of(provider): Of) -> Json<Value> {
+    let issuer = provider.signer.issuer();
+    let algorithms = provider.signer.algorithms(super::now());
     Json(json!({
         "issuer": issuer,
         "jwks_uri": format!("{issuer}/certs"),
         "response_types_supported": ["token", "none"],
-        "id_token_signing_alg_values_supported": ["RS256"],
+        "id_token_signing_alg_values_supported": algorithms,
         "claims_supported": [
             "nonce", "x-ms-ver", "x-ms-attestation-type", "x-ms-compliance-status", "x-ms-policy-hash",
             "x-ms-runtime", "x-ms-inittime", "x-ms-sevsnpvm-authorkeydigest", "x-ms-sevsnpvm-bootloader-svn",
@@ -41,10 +43,10 @@ pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
     Json(json!({
         "status": if waiting { "waiting for a revocation list" } else { "ok" },
         "version": env!("CARGO_PKG_VERSION"),
-        "issuer": service.signer.issuer(),
+        "issuer": service.providers.default_provider().signer.issuer(),
         "trustRoots": roots,
         "developmentRootsAllowed": development,
-        "policyHash": service.appraiser.policy().hash(),
+        "providers": service.providers.all().len(),
         "revocationLists": revocation_lists(&service),
         "references": service.appraiser.references().names(),
     }))

@@ -9,6 +9,8 @@ use super::MAX_BODY;
 use crate::app::attest::AttestError;
 use crate::app::draft::DraftError;
 use crate::app::fields::FieldError;
+use crate::app::policies::PolicyChangeError;
+use crate::app::providers::ProviderError;
 
 /// An answer that is not a success.
 pub struct Failure(StatusCode, Box<ErrorBody>);
@@ -63,6 +65,43 @@ impl From<AttestError> for Failure {
                 FieldError::new("draftPolicyForAttestation", error.to_string()).into()
             }
             AttestError::Store(_) | AttestError::Signer(_) => fault(&error),
+        }
+    }
+}
+
+impl From<PolicyChangeError> for Failure {
+    fn from(error: PolicyChangeError) -> Self {
+        match error {
+            PolicyChangeError::Form(error) => error.into(),
+            PolicyChangeError::Refused(denial) => {
+                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("InvalidOperation", *denial)))
+            }
+            PolicyChangeError::Policy(error) => failure(
+                StatusCode::BAD_REQUEST,
+                "InvalidPolicy",
+                format!("the policy cannot be read: {error}"),
+            ),
+            error @ PolicyChangeError::NoVersion(_) => {
+                failure(StatusCode::NOT_FOUND, "PolicyVersionNotFound", error.to_string())
+            }
+            error @ PolicyChangeError::NothingStaged => {
+                failure(StatusCode::CONFLICT, "NoStagedPolicy", error.to_string())
+            }
+            error @ (PolicyChangeError::Store(_) | PolicyChangeError::Signer(_)) => fault(&error),
+        }
+    }
+}
+
+impl From<ProviderError> for Failure {
+    fn from(error: ProviderError) -> Self {
+        let message = error.to_string();
+        match error {
+            ProviderError::Form(error) => error.into(),
+            ProviderError::Exists(_) => failure(StatusCode::CONFLICT, "ProviderExists", message),
+            ProviderError::NotFound(_) => failure(StatusCode::NOT_FOUND, "ProviderNotFound", message),
+            ProviderError::IsDefault => failure(StatusCode::BAD_REQUEST, "InvalidOperation", message),
+            ProviderError::TooMany => failure(StatusCode::CONFLICT, "ProvidersTooMany", message),
+            ProviderError::Policy(error) => error.into(),
         }
     }
 }

@@ -1,21 +1,187 @@
-//! `GET /policies/{type}`.
+//! `/policies/{type}` and what can be done to a policy, `/policies/{type}:{verb}`.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{QueryRejection, StringRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use public_api::attestation::AttestResponse;
+use public_api::attestation_policy::{AttestationType, PolicyDifference, PolicyVersion};
+use serde::Deserialize;
 
 use super::attest::not_supported_type;
-use super::error::{Failure, fault};
+use super::caller::{Contributor, Of, Reader};
+use super::error::{Failure, failure};
 use crate::app::attest::Service;
+use crate::app::policies::{ChangeRequest, Introduction};
+
+/// A body that is a text, or why it is not.
+pub type Text = Result<String, StringRejection>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Versions {
+    #[serde(rename = "api-version")]
+    _api_version: Option<String>,
+    #[serde(default)]
+    from: Option<u64>,
+    #[serde(default)]
+    to: Option<u64>,
+    #[serde(default)]
+    version: Option<u64>,
+}
 
 pub async fn show(
     State(service): State<Arc<Service>>,
-    Path(attestation_type): Path<String>,
+    Of(provider): Of,
+    Path(kind): Path<String>,
 ) -> Result<Json<AttestResponse>, Failure> {
-    if !attestation_type.eq_ignore_ascii_case("SevSnpVm") {
-        return Err(not_supported_type(&attestation_type));
-    }
-    service.policy_token(super::now()).map(Json).map_err(|error| fault(&error))
+    Ok(Json(service.show_policy(&provider, known(&kind)?, super::now())?))
+}
+
+pub async fn set(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Contributor(caller): Contributor,
+    Path(kind): Path<String>,
+    body: Text,
+) -> Result<Json<AttestResponse>, Failure> {
+    let request =
+        ChangeRequest { provider: &provider, kind: known(&kind)?, caller: &caller, now: super::now() };
+    Ok(Json(service.set_policy(request, &text(body)?, Introduction::Active).await?))
+}
+
+/// `POST /policies/{type}:{verb}`. Trying a policy needs the permission to read only.
+pub async fn act(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Path(kind_and_verb): Path<String>,
+    query: Result<Query<Versions>, QueryRejection>,
+    request: axum::extract::Request,
+) -> Result<Response, Response> {
+    let (kind, verb) = kind_and_verb.split_once(':').unwrap_or((&kind_and_verb, ""));
+    let kind = known(kind).map_err(IntoResponse::into_response)?;
+    let (mut parts, body) = request.into_parts();
+    use axum::extract::{FromRequest as _, FromRequestParts as _};
+    let caller = match verb {
+        "dryrun" => Reader::from_request_parts(&mut parts, &service).await.map(|Reader(id)| id)?,
+        _ => Contributor::from_request_parts(&mut parts, &service).await.map(|Contributor(id)| id)?,
+    };
+    let body = String::from_request(axum::extract::Request::from_parts(parts, body), &service).await;
+    let query = query.map_err(|rejection| bad_query(&rejection).into_response())?;
+    let request = ChangeRequest { provider: &provider, kind, caller: &caller, now: super::now() };
+    done(&service, request, verb, &query, body).await.map_err(IntoResponse::into_response)
+}
+
+async fn done(
+    service: &Service,
+    request: ChangeRequest<'_>,
+    verb: &str,
+    query: &Versions,
+    body: Text,
+) -> Result<Response, Failure> {
+    Ok(match verb {
+        "reset" => Json(service.reset_policy(request, &text(body)?).await?).into_response(),
+        "stage" => {
+            Json(service.set_policy(request, &text(body)?, Introduction::Staged).await?).into_response()
+        }
+        "promote" => Json(service.promote_policy(request).await?).into_response(),
+        "withdraw" => Json(service.withdraw_policy(request).await?).into_response(),
+        "rollback" => {
+            Json(service.roll_back_policy(request, needed(query.version, "version")?).await?).into_response()
+        }
+        "dryrun" => {
+            Json(service.dry_run(request.provider, request.kind, &text(body)?).await?).into_response()
+        }
+        _ => {
+            let message = "expected one of :reset, :stage, :promote, :withdraw, :rollback, :dryRun";
+            return Err(failure(StatusCode::NOT_FOUND, "NotFound", message));
+        }
+    })
+}
+
+pub async fn versions(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Reader(_): Reader,
+    Path(kind): Path<String>,
+) -> Result<Json<Vec<PolicyVersion>>, Failure> {
+    Ok(Json(service.policy_history(&provider, known(&kind)?).await?))
+}
+
+pub async fn difference(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Reader(_): Reader,
+    Path(kind): Path<String>,
+    query: Result<Query<Versions>, QueryRejection>,
+) -> Result<Json<PolicyDifference>, Failure> {
+    let query = query.map_err(|rejection| bad_query(&rejection))?;
+    let (from, to) = (needed(query.from, "from")?, needed(query.to, "to")?);
+    Ok(Json(service.policy_difference(&provider, known(&kind)?, from, to).await?))
+}
+
+pub async fn signers(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Reader(_): Reader,
+) -> Result<Json<AttestResponse>, Failure> {
+    Ok(Json(service.show_policy_signers(&provider, super::now())?))
+}
+
+pub async fn add_signer(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Contributor(caller): Contributor,
+    body: Text,
+) -> Result<Json<AttestResponse>, Failure> {
+    let request = signers_request(&provider, &caller);
+    Ok(Json(service.add_policy_signer(request, &text(body)?).await?))
+}
+
+pub async fn remove_signer(
+    State(service): State<Arc<Service>>,
+    Of(provider): Of,
+    Contributor(caller): Contributor,
+    body: Text,
+) -> Result<Json<AttestResponse>, Failure> {
+    let request = signers_request(&provider, &caller);
+    Ok(Json(service.remove_policy_signer(request, &text(body)?).await?))
+}
+
+/// Policy signers are of a provider, not of an attestation type.
+fn signers_request<'a>(
+    provider: &'a Arc<crate::app::provider::Provider>,
+    caller: &'a str,
+) -> ChangeRequest<'a> {
+    ChangeRequest { provider, kind: AttestationType::SevSnpVm, caller, now: super::now() }
+}
+
+fn known(kind: &str) -> Result<AttestationType, Failure> {
+    AttestationType::from_name(kind).ok_or_else(|| not_supported_type(kind))
+}
+
+pub fn text(body: Text) -> Result<String, Failure> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge", "the body is too long")
+        }
+        status => failure(status, "InvalidRequest", rejection.body_text()),
+    })
+}
+
+fn bad_query(rejection: &QueryRejection) -> Failure {
+    failure(StatusCode::BAD_REQUEST, "InvalidParameter", rejection.body_text())
+}
+
+fn needed(value: Option<u64>, name: &str) -> Result<u64, Failure> {
+    value.ok_or_else(|| {
+        failure(
+            StatusCode::BAD_REQUEST,
+            "InvalidParameter",
+            format!("the query parameter `{name}` is missing"),
+        )
+    })
 }

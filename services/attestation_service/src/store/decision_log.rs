@@ -4,11 +4,12 @@
 //! transaction, and only then answers: nobody gets a token whose record could still be lost.
 
 use public_api::Denial;
-use public_api::decision_log::{Decision, Entry, verify};
+use public_api::decision_log::{Decision, Entry, Place, verify};
 use serde_json::Value;
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
+use super::change::Change;
 use super::{Store, StoreError};
 
 /// Most records in one transaction.
@@ -17,7 +18,7 @@ const BATCH: usize = 256;
 const PAGE: i64 = 500;
 
 /// What goes into the log; the writer adds number, time and hashes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     /// What happened.
     pub decision: Decision,
@@ -31,6 +32,7 @@ pub struct Record {
 
 struct Waiting {
     record: Record,
+    changes: Vec<Change>,
     written: oneshot::Sender<Result<u64, StoreError>>,
 }
 
@@ -42,8 +44,13 @@ pub(super) struct Writer {
 impl Store {
     /// Adds a record and returns its number once it is on disk.
     pub async fn record(&self, record: Record) -> Result<u64, StoreError> {
+        self.record_with(record, Vec::new()).await
+    }
+
+    /// Adds a record together with changes: all of it is on disk then, or nothing.
+    pub async fn record_with(&self, record: Record, changes: Vec<Change>) -> Result<u64, StoreError> {
         let (written, answer) = oneshot::channel();
-        let waiting = Waiting { record, written };
+        let waiting = Waiting { record, changes, written };
         self.writer.queue.send(waiting).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -79,46 +86,53 @@ impl Writer {
             }
         }
         let (queue, waiting) = mpsc::channel(BATCH);
-        tokio::spawn(write_all(pool, last, waiting));
+        tokio::spawn(write_all(pool, last.as_ref().map(Entry::place), waiting));
         Ok(Self { queue })
     }
 }
 
-async fn write_all(pool: SqlitePool, mut last: Option<Entry>, mut queue: mpsc::Receiver<Waiting>) {
+async fn write_all(pool: SqlitePool, mut last: Option<Place>, mut queue: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let mut entries: Vec<Entry> = Vec::with_capacity(batch.len());
-        for waiting in &batch {
-            let Record { decision, subject, denial, detail } = waiting.record.clone();
-            let time = jiff::Timestamp::now().to_string();
-            let before = entries.last().or(last.as_ref());
-            entries.push(Entry::following(before, time, decision, subject, denial, detail));
+        let mut entries: Vec<(Place, String)> = Vec::with_capacity(batch.len());
+        for waiting in &mut batch {
+            let record = std::mem::take(&mut waiting.record);
+            let before = entries.last().map(|(place, _)| place).or(last.as_ref());
+            entries.push(record.following(before));
         }
-        let result = commit(&pool, &entries).await;
+        let result = commit(&pool, &entries, &batch).await;
         if let Err(error) = &result {
             tracing::error!(error = %crate::chain(error), "the decision log could not be written");
         }
-        for (waiting, entry) in batch.drain(..).zip(&entries) {
-            let answer = if result.is_ok() { Ok(entry.sequence) } else { Err(StoreError::NotWritten) };
+        for (waiting, (place, _)) in batch.drain(..).zip(&entries) {
+            let answer = if result.is_ok() { Ok(place.sequence) } else { Err(StoreError::NotWritten) };
             // A request that was given up in the meantime needs no answer; its record stands.
             let _ = waiting.written.send(answer);
         }
         if result.is_ok() {
-            last = entries.pop();
+            last = entries.pop().map(|(place, _)| place);
         }
     }
 }
 
-async fn commit(pool: &SqlitePool, entries: &[Entry]) -> Result<(), StoreError> {
+impl Record {
+    fn following(self, last: Option<&Place>) -> (Place, String) {
+        let Record { decision, subject, denial, detail } = self;
+        Entry::following_text(last, jiff::Timestamp::now().to_string(), decision, subject, denial, detail)
+    }
+}
+
+async fn commit(pool: &SqlitePool, entries: &[(Place, String)], batch: &[Waiting]) -> Result<(), StoreError> {
     let doing = "writing the decision log";
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database(doing))?;
-    for entry in entries {
-        sqlx::query("INSERT INTO decision_log (sequence, entry) VALUES ($1, $2)")
-            .bind(i64::try_from(entry.sequence).unwrap_or(i64::MAX))
-            .bind(serde_json::to_string(entry)?)
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::database(doing))?;
+    // One statement for all entries: a call of the library costs more than a row.
+    let mut insert = sqlx::QueryBuilder::new("INSERT INTO decision_log (sequence, entry) ");
+    insert.push_values(entries, |mut row, (place, text)| {
+        row.push_bind(i64::try_from(place.sequence).unwrap_or(i64::MAX)).push_bind(text);
+    });
+    insert.build().execute(&mut *transaction).await.map_err(StoreError::database(doing))?;
+    for change in batch.iter().flat_map(|waiting| &waiting.changes) {
+        change.apply(&mut transaction).await?;
     }
     transaction.commit().await.map_err(StoreError::database(doing))
 }

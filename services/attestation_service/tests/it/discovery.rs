@@ -17,6 +17,7 @@ async fn health_shows_what_is_trusted() {
           "developmentRootsAllowed": true,
           "issuer": "https://attest.example",
           "policyHash": "HASH",
+          "providers": 1,
           "references": [
             "ovmf-test/paravisor-test/EPYC-Milan/1",
             "ovmf-test/paravisor-test/EPYC-Milan/2",

@@ -51,7 +51,9 @@ async fn a_nonce_replayed_by_many_at_once_is_accepted_once() {
             let service = std::sync::Arc::clone(&lab.service);
             let request = Request::parse(attempt.body().to_string().as_bytes()).expect("a request");
             let now = jiff::Timestamp::now().as_second();
-            tokio::spawn(async move { service.attest(request, now).await.is_ok() })
+            tokio::spawn(async move {
+                service.attest(service.providers.default_provider(), request, now).await.is_ok()
+            })
         })
         .collect();
     let mut accepted = 0;

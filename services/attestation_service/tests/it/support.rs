@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use attestation_service::app::attest::Service;
-use attestation_service::config::{Config, FirmwareConfig};
+use attestation_service::config::{AdministratorConfig, Config, FirmwareConfig};
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 pub const ISSUER: &str = "https://attest.example";
 pub const LOG_TOKEN: &str = "let me read";
+pub const ADMIN_TOKEN: &str = "let me change";
 pub const VM_ID: &str = "0B5E7F6C-2C8D-4C4A-9C62-0F0A8B4C7D11";
 pub const TCB: TcbVersion =
     TcbVersion { fmc: None, boot_loader: 4, tee: 0, snp: 24, microcode: 219, reserved: [0; 4] };
@@ -222,6 +223,14 @@ fn report(machine: &Machine) -> Report {
     }
 }
 
+fn administrator(name: &str, token: &str, role: &str) -> AdministratorConfig {
+    AdministratorConfig {
+        name: name.to_owned(),
+        token_sha256: hex::encode(sha256(token.as_bytes())),
+        roles: vec![role.to_owned()],
+    }
+}
+
 /// A service in a directory of its own.
 pub struct Lab {
     pub service: Arc<Service>,
@@ -251,7 +260,12 @@ impl Lab {
             crl_files: Vec::new(),
             crl_urls: Vec::new(),
             crl_required: false,
-            log_token_sha256: Some(hex::encode(sha256(LOG_TOKEN.as_bytes()))),
+            callers: None,
+            administrator: vec![
+                administrator("reader", LOG_TOKEN, "Attestation Reader"),
+                administrator("contributor", ADMIN_TOKEN, "Attestation Contributor"),
+            ],
+            token_algorithm: Default::default(),
             firmware: vec![BUILD.config()],
             measurement: Vec::new(),
             minimum_tcb: Default::default(),
@@ -285,6 +299,38 @@ impl Lab {
     pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
         let request = Request::post(path).header("content-type", "application/json");
         self.send(request.body(body.into()).expect("a request")).await
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &str, token: &str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.body(Body::from(body.to_owned())).expect("a request");
+        let response = attestation_service::http::app(Arc::clone(&self.service)).oneshot(request).await;
+        let response = response.expect("the router answers");
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") })
+    }
+
+    pub async fn get_as(&self, path: &str, token: &str) -> (StatusCode, Value) {
+        self.call("GET", path, "", token).await
+    }
+
+    pub async fn put(&self, path: &str, body: &str, token: &str) -> (StatusCode, Value) {
+        self.call("PUT", path, body, token).await
+    }
+
+    pub async fn post_as(&self, path: &str, body: &str, token: &str) -> (StatusCode, Value) {
+        self.call("POST", path, body, token).await
+    }
+
+    pub async fn delete(&self, path: &str, token: &str) -> (StatusCode, Value) {
+        self.call("DELETE", path, "", token).await
+    }
+
+    /// The claims of an answer of the policy routes, whose signature is checked.
+    pub async fn verified_policy(&self, answer: &Value) -> Value {
+        self.verified(answer["token"].as_str().expect("a token")).await
     }
 
     pub async fn attest(&self, body: &Value) -> (StatusCode, Value) {

@@ -148,13 +148,13 @@ async fn every_verdict_is_in_the_log() {
 #[tokio::test]
 async fn the_log_is_not_for_everybody() {
     let lab = Lab::new().await;
-    for bearer in [None, Some(""), Some("let me reaD"), Some("let me read ")] {
+    for bearer in [None, Some(""), Some("let me reaD"), Some("let me read2")] {
         let (status, answer) = log(&lab, "", bearer).await;
         assert_eq!((status, &answer["error"]["code"]), (StatusCode::UNAUTHORIZED, &json!("Unauthorized")));
     }
     let (status, answer) = log(&lab, "?after=x", Some(LOG_TOKEN)).await;
     assert_eq!((status, &answer["error"]["code"]), (StatusCode::BAD_REQUEST, &json!("InvalidParameter")));
-    let closed = Lab::with(|config| config.log_token_sha256 = None).await;
+    let closed = Lab::with(|config| config.administrator.clear()).await;
     assert_eq!(log(&closed, "", Some("")).await.0, StatusCode::UNAUTHORIZED);
 }
 

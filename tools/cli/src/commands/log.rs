@@ -26,7 +26,7 @@ pub struct Arguments {
 /// Runs the command.
 pub async fn run(arguments: &Arguments, data_dir: &Path, printer: &Printer) -> Result<()> {
     let profile = Profile::load(data_dir)?;
-    let attestation = profile.attestation_client()?;
+    let attestation = profile.attestation_client().await?;
     let keys = profile.key_client().await?;
     let logs = [
         (

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use aws_lc_rs::digest;
 use serde_json::{Value, json};
 
 use super::install::{HOST_NAME, Layout, REGION};
@@ -19,6 +18,9 @@ const CPU_MODEL: &str = "EPYC-Milan";
 const PRODUCT: &str = "Milan";
 /// Numbers of vCPUs of the sizes that this machine's attestation service has reference values for.
 const VCPUS: [u32; 9] = [1, 2, 4, 8, 16, 20, 32, 48, 64];
+
+/// Audience that Azure's clients ask tokens for the attestation service with.
+const ATTESTATION_AUDIENCE: &str = "https://attest.azure.net";
 
 /// Audience of tokens for the key service: its own URL.
 fn vault_audience(layout: &Layout) -> String {
@@ -77,7 +79,7 @@ pub fn control_plane(layout: &Layout, public: &Identity, hosts: &Identity) -> Va
                 "client_id": identity.client_id,
                 "tenant": identity.tenant_id,
                 "secret_file": layout.client_secret(),
-                "roles": ["Key Vault Crypto Officer", "Attestation Reader"],
+                "roles": ["Key Vault Crypto Officer", "Attestation Contributor"],
                 "subscriptions": [identity.subscription_id],
             }],
         },
@@ -114,7 +116,8 @@ pub fn keys(layout: &Layout, server: &Identity) -> Value {
 
 /// The attestation service: its reference values are this machine's firmware and paravisor.
 pub fn attestation(layout: &Layout, server: &Identity) -> Result<Value> {
-    let secret = std::fs::read(layout.attestation_log_token())?;
+    let control = layout.url(layout.ports.control_plane);
+    let tenant = &layout.identity.tenant_id;
     Ok(json!({
         "data_dir": layout.data.join("attestation"),
         "listen": loopback(layout.ports.attestation),
@@ -125,7 +128,13 @@ pub fn attestation(layout: &Layout, server: &Identity) -> Result<Value> {
         "development_root": layout.development_root(),
         "crl_urls": [format!("http://127.0.0.1:{}/vcek/v1/{PRODUCT}/crl", layout.ports.certificates)],
         "crl_required": true,
-        "log_token_sha256": hex::encode(digest::digest(&digest::SHA256, secret.trim_ascii())),
+        "callers": {
+            "issuer": format!("{control}/{tenant}/v2.0"),
+            "audiences": [ATTESTATION_AUDIENCE, layout.url(layout.ports.attestation)],
+            "authorization": format!("{control}/{tenant}"),
+            "jwks_url": format!("{control}/common/discovery/keys"),
+            "ca": layout.authority.certificate(),
+        },
         "firmware": [{
             "name": concat!("ovmf/paravisor-", env!("CARGO_PKG_VERSION")),
             "firmware": FIRMWARE_CODE,

@@ -74,11 +74,6 @@ impl Layout {
         self.data.join("client/secret")
     }
 
-    /// File with the bearer token that may read the attestation service's log.
-    pub fn attestation_log_token(&self) -> PathBuf {
-        self.data.join("client/attestation-log-token")
-    }
-
     /// Root certificate of the software secure processor.
     pub fn development_root(&self) -> PathBuf {
         self.data.join("secure-processor/root.pem")
@@ -101,10 +96,8 @@ pub fn install(data_dir: &Path, settings: Settings) -> Result<Profile> {
         authority: Authority::ensure(&data_dir.join("authority"))?,
         settings,
     };
-    for secret in [layout.client_secret(), layout.attestation_log_token()] {
-        if !secret.exists() {
-            write_secret(&secret, &random_hex()?)?;
-        }
+    if !layout.client_secret().exists() {
+        write_secret(&layout.client_secret(), &random_hex()?)?;
     }
     write_plan(&layout)?;
     let profile = profile(&layout);
@@ -148,7 +141,6 @@ fn profile(layout: &Layout) -> Profile {
         subscription_id: layout.identity.subscription_id.clone(),
         client_id: layout.identity.client_id.clone(),
         client_secret_file: layout.client_secret(),
-        attestation_log_token_file: layout.attestation_log_token(),
         location: REGION.to_owned(),
         development_root: Some(layout.development_root()),
     }

@@ -1,0 +1,90 @@
+//! Extractors: the provider that a path or a host name is about, and callers with a permission.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use public_api::denial::ErrorBody;
+
+use super::error::{Failure, failure, fault};
+use crate::app::access::{AccessError, Permission};
+use crate::app::attest::Service;
+use crate::app::provider::Provider;
+use crate::app::provider::registry::Registry;
+
+/// The name of the provider, put into the request where the path was taken apart.
+#[derive(Clone, Debug)]
+pub struct ProviderName(pub String);
+
+/// The provider that a request is about.
+pub struct Of(pub Arc<Provider>);
+
+impl FromRequestParts<Arc<Service>> for Of {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Failure> {
+        find(&service.providers, parts).map(Of)
+    }
+}
+
+fn find(providers: &Registry, parts: &Parts) -> Result<Arc<Provider>, Failure> {
+    match parts.extensions.get::<ProviderName>() {
+        None => Ok(Arc::clone(providers.default_provider())),
+        Some(ProviderName(name)) => providers.find(name).ok_or_else(|| {
+            let name: String = name.chars().take(100).collect();
+            failure(StatusCode::NOT_FOUND, "ProviderNotFound", format!("there is no provider {name}"))
+        }),
+    }
+}
+
+/// The id of a caller who may read.
+pub struct Reader(pub String);
+/// The id of a caller who may change.
+pub struct Contributor(pub String);
+
+impl FromRequestParts<Arc<Service>> for Reader {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
+        require(parts, service, Permission::Read).await.map(Reader)
+    }
+}
+
+impl FromRequestParts<Arc<Service>> for Contributor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
+        require(parts, service, Permission::Change).await.map(Contributor)
+    }
+}
+
+async fn require(parts: &Parts, service: &Service, permission: Permission) -> Result<String, Response> {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.and_then(token_verifier::bearer::token_of);
+    let entrance = service.access.require(token, permission, super::now()).await;
+    entrance.map_err(|error| refused(service, error))
+}
+
+fn refused(service: &Service, error: AccessError) -> Response {
+    let body = match error {
+        AccessError::Forbidden(denial) => {
+            return (StatusCode::FORBIDDEN, axum::Json(ErrorBody::denied("Forbidden", *denial)))
+                .into_response();
+        }
+        AccessError::Unavailable(error) => {
+            let answer = fault(&error).into_response();
+            return (StatusCode::SERVICE_UNAVAILABLE, answer.into_body()).into_response();
+        }
+        AccessError::Unauthorized(denial) => ErrorBody::denied("Unauthorized", *denial),
+        error @ (AccessError::NoToken | AccessError::NoCallers) => {
+            ErrorBody::new("Unauthorized", error.to_string())
+        }
+    };
+    let mut response = (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
+    if let Ok(value) = HeaderValue::from_str(service.access.challenge()) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
