@@ -73,8 +73,9 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
 const STACK: [&str; 4] = ["-p", "devkit", "--test", "stack"];
 /// Real guests.
 const VM: [&str; 4] = ["-p", "devkit", "--test", "vm"];
-/// The test that is ignored where no SDK is installed.
-const SDK: [&str; 6] = ["-p", "control_plane", "--test", "it", "--", "--ignored"];
+/// The tests that are ignored where no SDK is installed.
+const SDK: [&str; 9] =
+    ["-p", "control_plane", "-p", "attestation_service", "--test", "it", "clients::", "--", "--ignored"];
 
 fn cargo_test(
     root: &Path,

@@ -2,6 +2,7 @@
 //! whole router; attacks are named after what the attacker does.
 
 mod attacks;
+mod clients;
 mod discovery;
 mod hardware;
 mod nonces;

@@ -9,11 +9,19 @@ use public_api::client::{AttestationClient, ClientError, Connection};
 
 use crate::support::*;
 
-struct Running {
+/// A running program; it ends with this value.
+pub struct Running {
     child: Child,
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     port: u16,
-    ca: String,
+    /// PEM of the certificate authority.
+    pub ca: String,
+}
+
+impl Running {
+    pub fn base(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
 }
 
 impl Drop for Running {
@@ -29,7 +37,8 @@ fn config(directory: &Path, port: u16) -> String {
     format!(
         "listen = \"127.0.0.1:{port}\"\nissuer = \"https://127.0.0.1:{port}\"\ntls_certificate = {:?}\ntls_key = {:?}\n\
          data_dir = {:?}\nallow_development_roots = true\ndevelopment_root = {:?}\n[[firmware]]\nname = \"n\"\n\
-         firmware = {:?}\nparavisor = {:?}\nvars_template = {:?}\ncpu_models = [\"EPYC-Milan\"]\nvcpus = [2]\n",
+         firmware = {:?}\nparavisor = {:?}\nvars_template = {:?}\ncpu_models = [\"EPYC-Milan\"]\nvcpus = [2]\n\
+         [[administrator]]\nname = \"administrator\"\ntoken_sha256 = \"{}\"\nroles = [\"Attestation Contributor\"]\n",
         path("tls.pem"),
         path("tls.key"),
         path("data"),
@@ -37,6 +46,7 @@ fn config(directory: &Path, port: u16) -> String {
         build.firmware,
         build.paravisor,
         build.vars_template,
+        hex::encode(sha256(ADMIN_TOKEN.as_bytes())),
     )
 }
 
@@ -61,7 +71,7 @@ fn start(config: &Path) -> Child {
     command.spawn().expect("the program starts")
 }
 
-async fn running() -> Running {
+pub async fn running() -> Running {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let directory = tempfile::tempdir().expect("a directory");
     let ca = tls(directory.path());
@@ -84,8 +94,9 @@ fn free_port() -> u16 {
 }
 
 fn client(running: &Running) -> AttestationClient {
-    let base = format!("https://127.0.0.1:{}", running.port);
-    AttestationClient(Connection::new(&base, &running.ca, Duration::from_secs(10)).expect("a client"))
+    AttestationClient(
+        Connection::new(&running.base(), &running.ca, Duration::from_secs(10)).expect("a client"),
+    )
 }
 
 #[tokio::test]
