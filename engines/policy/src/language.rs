@@ -20,11 +20,15 @@
 //! * `JmesPath` and `JsonToClaimValue` are refused by name when the policy is parsed.
 
 mod ast;
+mod call;
+mod configuration;
 mod evaluate;
 mod explain;
 mod lexer;
 mod parse;
+mod parse_expression;
 mod parse_rule;
+mod run;
 mod values;
 
 #[cfg(test)]
@@ -33,8 +37,11 @@ mod tests;
 use base64::Engine as _;
 
 pub use ast::{Policy, Version};
+pub use configuration::{Configuration, MAX_REPORT_VALIDITY_IN_MINUTES, TokenProperties};
 pub use evaluate::EvaluationError;
 pub use values::{Claim, ClaimValue, Issuer};
+
+pub use crate::query::{MAX_JSON_BYTES, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_SYMBOLS};
 
 /// Longest accepted policy text, in bytes.
 pub const MAX_POLICY_BYTES: usize = 128 * 1024;
@@ -44,8 +51,10 @@ pub const MAX_RULES: usize = 1024;
 pub const MAX_CONDITIONS: usize = 32;
 /// Deepest nesting of function calls.
 pub const MAX_CALL_DEPTH: usize = 16;
-/// Steps that one evaluation may take; a comparison is one, and so are 64 bytes that are copied.
-pub const MAX_WORK: u64 = 500_000;
+/// Steps that one evaluation may take. Looking at a claim is one; so is each node of a JMESPath expression that is
+/// evaluated, each element of an array that is made, half of each JSON value that is read, and 64 bytes of text that are
+/// copied or compared. Memory follows: a step makes at most about 100 bytes. A denial is explained with as many again.
+pub const MAX_WORK: u64 = 1_000_000;
 
 /// Why a text is not a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +84,8 @@ pub enum Decision {
 pub struct Permit {
     issued: Vec<Claim>,
     properties: Vec<Claim>,
+    configuration: Configuration,
+    token_properties: TokenProperties,
 }
 
 impl Permit {
@@ -86,6 +97,16 @@ impl Permit {
     /// Properties that the policy set (`issueproperty`), in order.
     pub fn properties(&self) -> &[Claim] {
         &self.properties
+    }
+
+    /// What the configuration rules asked of the service.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// What the issuance rules ask of the token's form.
+    pub fn token_properties(&self) -> TokenProperties {
+        self.token_properties
     }
 }
 
@@ -101,8 +122,23 @@ pub struct Deny {
     pub claim: String,
     /// What would have been permitted.
     pub expected: String,
-    /// What the claims say; `missing` when they say nothing.
+    /// What the claims say; `missing` when they say nothing. Of a claim that the policy made it tells the rule's line.
     pub actual: String,
+    /// How the policy made that claim, from its last rule back to the evidence; empty for a claim of the evidence.
+    pub derived_from: Vec<Derivation>,
+}
+
+/// A rule that makes a claim of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derivation {
+    /// Type of the claim that it makes.
+    pub claim: String,
+    /// The rule, as the policy writes it.
+    pub rule: String,
+    /// The line on which it begins.
+    pub line: usize,
+    /// Types of the claims that it uses.
+    pub from: Vec<String>,
 }
 
 /// `x-ms-policy-hash`: base64url of SHA-256 over the base64url text of the policy.

@@ -304,12 +304,12 @@ fn a_function_on_a_value_of_another_type_is_an_error_not_a_permit() {
 fn a_policy_that_multiplies_without_end_is_stopped() {
     let doubling = r#"a:[type=="set"] => add(type="set", value=a.value);"#.repeat(40);
     let error = decision(&format!("version=1.0; authorizationrules {{ {doubling} => permit(); }}"));
-    assert!(error.contains("more than 500000 steps"), "{error}");
+    assert!(error.contains("more than 1000000 steps"), "{error}");
     let growing = r#"a:[type=="os", issuer=="AttestationService"] => add(type="t", value=a.value);
         a:[type=="t"] => add(type="t", value=AppendString(AppendString(a.value, a.value), a.value));"#;
     let growing = growing.repeat(60);
     let error = decision(&format!("version=1.2; authorizationrules {{ {growing} => permit(); }}"));
-    assert!(error.contains("more than 500000 steps"), "{error}");
+    assert!(error.contains("more than 1000000 steps"), "{error}");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn refused_rule(rule: &str, expected: Expect) {
 
 #[test]
 fn a_rule_with_a_mistake_is_refused_at_the_mistake() {
-    refused_rule("=> permit()", expect!["line 3, column 13: expected `;`, found `}`"]);
+    refused_rule("=> permit() permit();", expect![]);
     refused_rule("permit();", expect!["line 3, column 7: expected `:`, found `(`"]);
     refused_rule(
         "[] => permit();",
@@ -470,19 +470,7 @@ fn characters_that_are_no_token_are_refused_where_they_stand() {
 }
 
 #[test]
-fn functions_that_are_not_evaluated_are_refused_by_name() {
-    refused_rule(
-        r#"c:[type=="events"] => add(type="x", value=JmesPath(c.value, "a"));"#,
-        expect![
-            "line 3, column 43: expected one of the functions `AppendString`, `NegateBool`, `IsSubsetOf`, `ContainsOnlyValue`, found `JmesPath`, which this service does not evaluate"
-        ],
-    );
-    refused_rule(
-        r#"[value==JsonToClaimValue("1")] => permit();"#,
-        expect![
-            "line 3, column 9: expected one of the functions `AppendString`, `NegateBool`, `IsSubsetOf`, `ContainsOnlyValue`, found `JsonToClaimValue`, which this service does not evaluate"
-        ],
-    );
+fn functions_that_do_not_exist_and_wrong_arguments_are_refused_where_they_stand() {
     refused_rule(
         r#"[value==ToInt("1")] => permit();"#,
         expect![
