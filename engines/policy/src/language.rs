@@ -41,7 +41,9 @@ pub use configuration::{Configuration, MAX_REPORT_VALIDITY_IN_MINUTES, TokenProp
 pub use evaluate::EvaluationError;
 pub use values::{Claim, ClaimValue, Issuer};
 
-pub use crate::query::{MAX_JSON_BYTES, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_SYMBOLS};
+pub use crate::query::{
+    MAX_JSON_BYTES, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_OPENINGS, MAX_QUERY_SYMBOLS,
+};
 
 /// Longest accepted policy text, in bytes.
 pub const MAX_POLICY_BYTES: usize = 128 * 1024;

@@ -28,9 +28,12 @@ pub(crate) use json::{Json, Number, parse_json, to_text};
 
 /// Longest accepted expression, in bytes.
 pub const MAX_QUERY_BYTES: usize = 8 * 1024;
-/// Most characters of an expression that are neither letters, digits, `_` nor white space. Every level of the reader's
-/// recursion consumes one, so this bounds its stack.
+/// Most characters of an expression that are neither letters, digits, `_` nor white space. Every operator is one, so this
+/// bounds how deep the tree can be that the reader hands over.
 pub const MAX_QUERY_SYMBOLS: usize = 512;
+/// Most of the symbols `[`, `(`, `{`, `!`, `&` and `*` in an expression, in texts as well. Every level of the reader's
+/// recursion consumes one, so this bounds its stack.
+pub const MAX_QUERY_OPENINGS: usize = 192;
 /// Deepest nesting of an expression.
 pub const MAX_QUERY_DEPTH: usize = 128;
 /// Longest JSON text that is read or made, in bytes.

@@ -64,9 +64,7 @@ impl Policy {
     }
 
     fn configure<'p>(&'p self, run: &mut Run<'p>) -> Result<(), EvaluationError> {
-        self.configuration
-            .iter()
-            .try_for_each(|rule| run.apply(rule).map_err(|reason| in_rule(rule, reason)))
+        self.configuration.iter().try_for_each(|rule| run.apply(rule).map_err(|reason| in_rule(rule, reason)))
     }
 
     fn not_permitted(&self, run: &mut Run<'_>) -> Deny {

@@ -33,7 +33,12 @@ impl<'r, 'p> Explanation<'r, 'p> {
     /// the rule applies.
     pub fn denied_by(mut self, rule: &Rule, bindings: &Bindings) -> Deny {
         let (Some(condition), Some((last, context))) = (rule.conditions.last(), bindings.split_last()) else {
-            return self.deny(rule, "any", "another policy".to_owned(), "denied without a condition".to_owned());
+            return self.deny(
+                rule,
+                "any",
+                "another policy".to_owned(),
+                "denied without a condition".to_owned(),
+            );
         };
         let context = context.to_vec();
         let wanted = if condition.negated { Wanted::Satisfied } else { Wanted::Unsatisfied };
@@ -203,7 +208,8 @@ impl<'r, 'p> Explanation<'r, 'p> {
         let Some(rule) = rule.filter(|rule| !matches!(rule.action, Action::Issue(_))) else {
             return String::new();
         };
-        let from = rule.conditions.iter().filter_map(|condition| self.subject(condition, &Vec::new())).collect();
+        let from =
+            rule.conditions.iter().filter_map(|condition| self.subject(condition, &Vec::new())).collect();
         let known = self.derivations.len();
         self.record(claim_type.to_owned(), rule, from);
         if self.derivations.len() == known {

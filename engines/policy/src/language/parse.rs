@@ -74,7 +74,10 @@ impl<'a> Cursor<'a> {
 
     /// Where the token before this place ends.
     pub fn previous_end(&self) -> usize {
-        self.next.checked_sub(1).and_then(|previous| self.tokens.get(previous)).map_or(0, |token| token.span.end)
+        self.next
+            .checked_sub(1)
+            .and_then(|previous| self.tokens.get(previous))
+            .map_or(0, |token| token.span.end)
     }
 
     /// Steps over a symbol if it comes next.

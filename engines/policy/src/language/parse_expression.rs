@@ -89,9 +89,9 @@ impl Cursor<'_> {
         let Expression::Literal(value) = &argument else { return Ok(argument) };
         let expected = match (function, index, value) {
             (Function::JmesPath, 1, ClaimValue::String(text)) => {
-                return compile(text).map(Expression::Query).map_err(|error| {
-                    self.error_inside(token, error.offset, &error.expected, error.found)
-                });
+                return compile(text)
+                    .map(Expression::Query)
+                    .map_err(|error| self.error_inside(token, error.offset, &error.expected, error.found));
             }
             (Function::JmesPath | Function::JsonToClaimValue, 0, ClaimValue::String(text)) => {
                 return parse_json(text, &self.fuel)

@@ -94,11 +94,13 @@ impl Cursor<'_> {
     }
 
     fn subject(&mut self, terms: &[Term]) -> Option<(usize, usize)> {
-        terms.iter().enumerate().find_map(|(index, term)| match (term.property, term.operator, &term.operand) {
-            (Property::Type, Operator::Equal, Expression::Literal(ClaimValue::String(name))) => {
-                Some((index, self.type_id(name)))
+        terms.iter().enumerate().find_map(|(index, term)| {
+            match (term.property, term.operator, &term.operand) {
+                (Property::Type, Operator::Equal, Expression::Literal(ClaimValue::String(name))) => {
+                    Some((index, self.type_id(name)))
+                }
+                _ => None,
             }
-            _ => None,
         })
     }
 

@@ -91,7 +91,8 @@ impl<'p> Run<'p> {
 
     /// Runs an action that makes claims, once for each combination on the claims as they are now.
     pub fn apply(&mut self, rule: &'p Rule) -> Result<(), Fault> {
-        let combinations = self.search(rule, Search { limit: usize::MAX, found: Vec::new(), furthest: None })?;
+        let combinations =
+            self.search(rule, Search { limit: usize::MAX, found: Vec::new(), furthest: None })?;
         combinations.found.iter().try_for_each(|bindings| self.act(rule, bindings))
     }
 
@@ -288,7 +289,11 @@ pub(super) fn sources(rule: &Rule, bindings: &Bindings) -> Vec<usize> {
 }
 
 /// The operand of a term: computed, or written out in the policy.
-fn operand<'a>(term: &'a Term, computed: &'a [Cow<'_, ClaimValue>], position: usize) -> Option<&'a ClaimValue> {
+fn operand<'a>(
+    term: &'a Term,
+    computed: &'a [Cow<'_, ClaimValue>],
+    position: usize,
+) -> Option<&'a ClaimValue> {
     match (computed.get(position), &term.operand) {
         (Some(value), _) => Some(value),
         (None, Expression::Literal(value)) => Some(value),

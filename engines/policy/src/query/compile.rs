@@ -7,7 +7,7 @@ use ::jmespath::ast::{Ast, Comparator};
 
 use super::function::Function;
 use super::json::{Json, Number};
-use super::{MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_SYMBOLS};
+use super::{MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_OPENINGS, MAX_QUERY_SYMBOLS};
 
 /// A checked expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +16,11 @@ pub(crate) enum Query {
     Literal(Json),
     Field(String),
     Index(i32),
-    Slice { start: Option<i32>, stop: Option<i32>, step: i32 },
+    Slice {
+        start: Option<i32>,
+        stop: Option<i32>,
+        step: i32,
+    },
     Then(Box<Query>, Box<Query>),
     Or(Box<Query>, Box<Query>),
     And(Box<Query>, Box<Query>),
@@ -63,6 +67,11 @@ pub(crate) fn compile(text: &str) -> Result<Query, QueryError> {
     if symbols > MAX_QUERY_SYMBOLS {
         let expected = format!("at most {MAX_QUERY_SYMBOLS} symbols in an expression");
         return refused(expected, format!("{symbols} symbols"));
+    }
+    let openings = text.chars().filter(|character| "[({!&*".contains(*character)).count();
+    if openings > MAX_QUERY_OPENINGS {
+        let expected = format!("at most {MAX_QUERY_OPENINGS} of the symbols [ ( {{ ! & * in an expression");
+        return refused(expected, format!("{openings} of them"));
     }
     let ast = ::jmespath::parse(text).map_err(|error| unreadable(text, &error))?;
     query(&ast, 0)
@@ -113,7 +122,8 @@ fn query(ast: &Ast, depth: usize) -> Result<Query, QueryError> {
             Query::List(elements.iter().map(|element| query(element, depth + 1)).collect::<Result<_, _>>()?)
         }
         Ast::MultiHash { elements, .. } => {
-            let members = elements.iter().map(|pair| Ok((pair.key.as_str().into(), query(&pair.value, depth + 1)?)));
+            let members =
+                elements.iter().map(|pair| Ok((pair.key.as_str().into(), query(&pair.value, depth + 1)?)));
             Query::Hash(members.collect::<Result<_, _>>()?)
         }
         Ast::Function { offset, name, args } => call(*offset, name, args, depth)?,
@@ -151,7 +161,8 @@ fn call(offset: usize, name: &str, arguments: &[Ast], depth: usize) -> Result<Qu
         let argument = match (argument, function.reference() == Some(position)) {
             (Ast::Expref { ast, .. }, true) => ast,
             (_, true) => {
-                let expected = format!("an expression reference (`&...`) as argument {} of {name}", position + 1);
+                let expected =
+                    format!("an expression reference (`&...`) as argument {} of {name}", position + 1);
                 return Err(QueryError { offset, expected, found: "a value".to_owned() });
             }
             (argument, false) => argument,

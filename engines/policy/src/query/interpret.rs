@@ -32,7 +32,11 @@ pub(crate) fn search(query: &Query, data: &Json, fuel: &Fuel) -> Result<Json, Fa
             compare(comparator, &search(left, data, fuel)?, &search(right, data, fuel)?, fuel)
         }
         Query::When(predicate, then) => {
-            if search(predicate, data, fuel)?.is_truthy() { search(then, data, fuel) } else { Ok(Json::Null) }
+            if search(predicate, data, fuel)?.is_truthy() {
+                search(then, data, fuel)
+            } else {
+                Ok(Json::Null)
+            }
         }
         Query::Project(left, right) => project(&search(left, data, fuel)?, right, fuel),
         Query::Values(inner) => values(&search(inner, data, fuel)?, fuel),
@@ -59,13 +63,7 @@ fn element(data: &Json, index: i32) -> Json {
 }
 
 /// Source: the specification's "Slices", which are Python's.
-fn slice(
-    data: &Json,
-    start: Option<i32>,
-    stop: Option<i32>,
-    step: i32,
-    fuel: &Fuel,
-) -> Result<Json, Fault> {
+fn slice(data: &Json, start: Option<i32>, stop: Option<i32>, step: i32, fuel: &Fuel) -> Result<Json, Fault> {
     let Json::Array(elements) = data else { return Ok(Json::Null) };
     let length = i64::try_from(elements.len()).unwrap_or(i64::MAX);
     let step = i64::from(step);

@@ -127,7 +127,9 @@ impl Json {
         }
         match self {
             Json::Text(value) => text(value, length),
-            Json::Array(elements) => elements.iter().try_for_each(|element| element.charge_copy(fuel, length)),
+            Json::Array(elements) => {
+                elements.iter().try_for_each(|element| element.charge_copy(fuel, length))
+            }
             Json::Object(members) => members.iter().try_for_each(|(name, member)| {
                 text(name, length)?;
                 member.charge_copy(fuel, length)
