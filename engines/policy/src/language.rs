@@ -11,13 +11,31 @@
 //!
 //! Where the pages leave a choice, this is what happens here:
 //!
+//! * Configuration rules run first, then authorization rules, then issuance rules, whatever the order of the sections; each
+//!   section stands at most once. A claim that a rule makes is seen by all rules after it, with the issuer
+//!   `AttestationPolicy`, and not by the rule itself.
 //! * A condition whose identifier is used as a single value makes the action run once for each claim that matches. A
 //!   condition without identifier, or whose identifier is used only as a set (`ContainsOnlyValue`, `IsSubsetOf`), does
-//!   not multiply the action.
+//!   not multiply the action. `permit()` and `deny()` stop at the first combination that holds.
+//! * `=` and `==` mean the same in conditions. A condition without `issuer` takes claims of every issuer; that an issuer is
+//!   `CustomClaim` by default is about claims that a client states ([`Claim::of_client`]).
 //! * `!=` is true between values of different types; `<`, `<=`, `>`, `>=` are false unless both are integers.
-//! * Issuers, value types, properties, functions and actions are closed sets: a name outside of them does not parse.
+//! * The values that a condition compares with are computed before claims are looked at. Each is one value: an empty value
+//!   or a set of several is an error there, and an error denies.
+//! * Issuers, value types, properties, functions and actions are closed sets: a name outside of them does not parse. Texts
+//!   have the escapes `\"` and `\\`; integers are decimal and of 64 bits; `//` comments end with their line.
 //! * Without a `permit()` the decision is deny, also where the section is missing.
-//! * `JmesPath` and `JsonToClaimValue` are refused by name when the policy is parsed.
+//! * Published policies leave out the `;` of rules and the `type=` of a first argument, so both may be left out. One issues
+//!   in `authorizationrules`; that makes the claim for later rules, and nothing reaches the token from there.
+//! * `JmesPath` gives JSON text, with the quotation marks of a string; its results and those of `JsonToClaimValue`,
+//!   `AppendString` and `NegateBool` are read-only when an argument is. So is a claim whose *type* was made of a read-only
+//!   one. `JsonToClaimValue` takes no text that is not JSON, no object, no fraction, and no integer beyond 64 bits; of an
+//!   array it makes a claim for each element that is not null, and of null none.
+//! * JMESPath is evaluated as its specification says, plus `equals_ignore_case`. Bare `true` and `null` are members there,
+//!   not values, also where a published policy means the values.
+//! * Of several rules that set one property the last one counts; what has a range outside of it is refused.
+//!
+//! Work and memory are bounded on any input by [`MAX_WORK`] and the other constants here.
 
 mod ast;
 mod call;

@@ -151,8 +151,9 @@ fn call(offset: usize, name: &str, arguments: &[Ast], depth: usize) -> Result<Qu
     let (least, most) = function.arity();
     if !(least..=most).contains(&arguments.len()) {
         let expected = match (least, most) {
-            (least, usize::MAX) => format!("at least {least} arguments of {name}"),
-            (least, _) => format!("{least} arguments of {name}"),
+            (1, usize::MAX) => format!("at least one argument of {name}"),
+            (1, _) => format!("one argument of {name}"),
+            _ => format!("{least} arguments of {name}"),
         };
         return Err(QueryError { offset, expected, found: arguments.len().to_string() });
     }

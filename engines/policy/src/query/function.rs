@@ -86,7 +86,7 @@ pub(super) fn call(function: Function, arguments: &[Query], data: &Json, fuel: &
             let arguments: Result<Vec<Json>, Fault> =
                 arguments.iter().map(|argument| search(argument, data, fuel)).collect();
             match arguments?.as_slice() {
-                arguments if arguments.is_empty() => Err(wrong(function, "its arguments", &Json::Null)),
+                [] => Err(wrong(function, "its arguments", &Json::Null)),
                 arguments if function == Function::Merge => merge(arguments, fuel),
                 arguments if function == Function::NotNull => Ok(not_null(arguments)),
                 [only] => unary(function, only, fuel),

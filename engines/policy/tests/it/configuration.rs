@@ -44,6 +44,11 @@ fn types_and_ranges_are_checked_where_the_value_stands() {
             r#"line 3, column 52: expected an integer from 0 to 16777215 for required_pcr_mask, found `"15"`"#
         ]],
     );
+}
+
+#[test]
+fn texts_have_a_length_and_properties_have_their_section() {
+    let configuration = "configurationrules";
     refused(
         configuration,
         "x-ms-sgx-tcbidentifier",

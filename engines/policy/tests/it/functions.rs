@@ -135,8 +135,8 @@ fn what_jmespath_calls_an_error_is_one() {
             "refused: expected one of the functions abs, avg, ceil, contains, ends_with, equals_ignore_case, floor, join, keys, length, map, max, max_by, merge, min, min_by, not_null, reverse, sort, sort_by, starts_with, sum, to_array, to_number, to_string, type, values, found `nope`"
         ],
     );
-    check("length(s, s)", expect!["refused: expected 1 arguments of length, found 2"]);
-    check("merge()", expect!["refused: expected at least 1 arguments of merge, found 0"]);
+    check("length(s, s)", expect!["refused: expected one argument of length, found 2"]);
+    check("merge()", expect!["refused: expected at least one argument of merge, found 0"]);
     check(
         "sort_by(n, s)",
         expect!["refused: expected an expression reference (`&...`) as argument 2 of sort_by, found a value"],
@@ -230,12 +230,13 @@ fn issued(rules: &str, claims: Vec<Claim>, expected: Expect) {
     expected.assert_eq(&decision(&text, claims));
 }
 
+fn convert(json: &str, expected: Expect) {
+    let rule = r#"c:[type=="json"] => issue(type="r", value=JsonToClaimValue(c.value));"#;
+    issued(rule, vec![Claim::of_service("json", json)], expected);
+}
+
 #[test]
 fn json_becomes_claims_as_documented() {
-    let convert = |json: &str, expected: Expect| {
-        let rule = r#"c:[type=="json"] => issue(type="r", value=JsonToClaimValue(c.value));"#;
-        issued(rule, vec![Claim::of_service("json", json)], expected);
-    };
     convert(
         "7",
         expect![[r#"
@@ -295,6 +296,10 @@ fn json_becomes_claims_as_documented() {
             r#"error policy line 2: JsonToClaimValue takes no object (rule: c:[type=="json"] => issue(type="r", value=JsonToClaimValue(c.value)))"#
         ]],
     );
+}
+
+#[test]
+fn what_is_no_json_becomes_no_claim() {
     convert(
         "abc",
         expect![[
