@@ -79,9 +79,13 @@ impl Run<'_> {
             return Ok(self.value(expression, bindings)?.values);
         };
         let all = bindings.get(*condition).and_then(|binding| binding.all.as_deref()).unwrap_or_default();
-        self.fuel.charge(1 + all.len() as u64)?;
         let claims = all.iter().filter_map(|index| self.claims.get(*index));
-        Ok(claims.map(|claim| property_of(claim, *property)).collect())
+        claims
+            .map(|claim| {
+                self.fuel.charge(claim.weight())?;
+                Ok(property_of(claim, *property))
+            })
+            .collect()
     }
 
     fn call<'a>(

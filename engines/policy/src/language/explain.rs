@@ -178,27 +178,27 @@ impl<'r, 'p> Explanation<'r, 'p> {
         let mut from: Vec<String> = origin.sources.iter().map(|source| self.type_of(*source)).collect();
         from.sort();
         from.dedup();
-        self.record(self.type_of(claim), origin.rule, from.clone());
-        for source in origin.sources.iter().take(MAX_VALUES) {
-            if self.derivations.len() < MAX_DERIVATIONS {
+        // What is told already is not followed again: many claims can come the same way from many others.
+        if self.record(self.type_of(claim), origin.rule, from.clone()) {
+            for source in origin.sources.iter().take(MAX_VALUES) {
                 self.derive(*source);
             }
         }
         from
     }
 
-    fn record(&mut self, claim: String, rule: &Rule, from: Vec<String>) {
+    /// Whether this is a step that has not been told yet and still finds a place.
+    fn record(&mut self, claim: String, rule: &Rule, from: Vec<String>) -> bool {
         let derivation = Derivation { claim, rule: rule.text.clone(), line: rule.line, from };
-        if self.derivations.len() < MAX_DERIVATIONS && !self.derivations.contains(&derivation) {
+        let is_new = self.derivations.len() < MAX_DERIVATIONS && !self.derivations.contains(&derivation);
+        if is_new {
             self.derivations.push(derivation);
         }
+        is_new
     }
 
     /// Why the policy did not make a claim that it has a rule for.
     fn not_made(&mut self, claim_type: &str) -> String {
-        if self.derivations.len() >= MAX_DERIVATIONS {
-            return String::new();
-        }
         let policy = self.run.policy;
         let rule = policy.rules().find(|rule| {
             let made = rule.action.makes().map(|claim| &claim.claim_type);
@@ -210,9 +210,7 @@ impl<'r, 'p> Explanation<'r, 'p> {
         };
         let from =
             rule.conditions.iter().filter_map(|condition| self.subject(condition, &Vec::new())).collect();
-        let known = self.derivations.len();
-        self.record(claim_type.to_owned(), rule, from);
-        if self.derivations.len() == known {
+        if !self.record(claim_type.to_owned(), rule, from) {
             return String::new();
         }
         match self.unmet(rule) {

@@ -36,8 +36,15 @@ impl Policy {
         let tokens = tokens(text)?;
         let fuel = Fuel::new(MAX_LITERAL_WORK);
         let types = HashMap::new();
-        let mut cursor =
-            Cursor { source: text, tokens: &tokens, next: 0, version: Version::V1_0, types, fuel };
+        let mut cursor = Cursor {
+            source: text,
+            tokens: &tokens,
+            next: 0,
+            version: Version::V1_0,
+            types,
+            known_line: (0, 1),
+            fuel,
+        };
         cursor.version = cursor.version()?;
         cursor.sections()
     }
@@ -51,12 +58,17 @@ pub(super) struct Cursor<'a> {
     pub version: Version,
     /// The claim types that the rules name.
     pub types: HashMap<String, TypeId>,
+    /// An offset that was asked for, and its line.
+    pub known_line: (usize, usize),
     /// For the JSON texts that the policy writes out.
     pub fuel: Fuel,
 }
 
 /// Steps for reading the JSON texts that a policy writes out. There are no more bytes of them than of policy.
 const MAX_LITERAL_WORK: u64 = 4 * MAX_POLICY_BYTES as u64;
+
+/// Longest token that an error quotes, in characters.
+const MAX_FOUND: usize = 80;
 
 const END: Token = Token { kind: TokenKind::End, span: 0..0 };
 
@@ -109,7 +121,12 @@ impl<'a> Cursor<'a> {
     pub fn error_at(&self, token: &Token, expected: &str) -> PolicyError {
         let found = match &token.kind {
             TokenKind::End => "the end of the policy".to_owned(),
-            _ => format!("`{}`", self.source.get(token.span.clone()).unwrap_or_default()),
+            _ => {
+                let text = self.source.get(token.span.clone()).unwrap_or_default();
+                let shown: String = text.chars().take(MAX_FOUND).collect();
+                let more = if shown.len() < text.len() { "..." } else { "" };
+                format!("`{shown}`{more}")
+            }
         };
         self.error_found(token, expected, found)
     }
@@ -117,6 +134,14 @@ impl<'a> Cursor<'a> {
     pub fn error_found(&self, token: &Token, expected: &str, found: String) -> PolicyError {
         let (line, column) = place(self.source, token.span.start);
         PolicyError { line, column, expected: expected.to_owned(), found }
+    }
+
+    /// The line of an offset, counted on from the one that was asked for before it.
+    pub fn line(&mut self, offset: usize) -> usize {
+        let (known, line) = self.known_line;
+        let between = self.source.get(known..offset).unwrap_or_default();
+        self.known_line = (offset, line + between.matches('\n').count());
+        self.known_line.1
     }
 
     /// The number of a claim type.

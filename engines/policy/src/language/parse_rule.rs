@@ -2,7 +2,7 @@
 
 use super::ast::{Action, Condition, Expression, NewClaim, Operator, Property, Rule, Term, Version};
 use super::configuration::KnownProperty;
-use super::lexer::{Token, TokenKind, place};
+use super::lexer::{Token, TokenKind};
 use super::parse::{Cursor, Section};
 use super::values::{ClaimValue, Issuer};
 use super::{MAX_CONDITIONS, PolicyError};
@@ -59,7 +59,7 @@ impl Cursor<'_> {
         mark_uses(&mut conditions, &scope.uses);
         let text = self.source.get(start..end).unwrap_or_default();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(Rule { line: place(self.source, start).0, text, conditions, action, sources })
+        Ok(Rule { line: self.line(start), text, conditions, action, sources })
     }
 
     fn condition(&mut self, scope: &mut Scope) -> Result<Condition, PolicyError> {

@@ -160,7 +160,7 @@ impl<'p> Run<'p> {
         let mut matching = Vec::new();
         for index in candidates.iter().copied().chain(0..everything) {
             let Some(claim) = self.claims.get(index) else { continue };
-            self.fuel.charge(claim.value.weight())?;
+            self.fuel.charge(claim.weight())?;
             let satisfied = condition.terms.iter().enumerate().all(|(position, term)| {
                 skipped == Some(position) || satisfies(claim, term, operand(term, &operands, position))
             });
@@ -194,7 +194,7 @@ impl<'p> Run<'p> {
             Action::Issue(new) => self.make(rule, new, bindings, |run, claim| run.issue(claim.clone())),
             Action::IssueClaim { condition } => {
                 let claim = self.bound(*condition, bindings)?.1.clone();
-                self.fuel.charge(claim.value.weight())?;
+                self.fuel.charge(claim.weight())?;
                 self.issue(claim)
             }
             Action::IssueProperty { property, claim: new } => self.make(rule, new, bindings, |run, claim| {
@@ -209,7 +209,7 @@ impl<'p> Run<'p> {
 
     fn issue(&mut self, claim: Claim) -> Result<(), Fault> {
         if claim.read_only {
-            return Err(format!("claim {} is read-only and cannot be issued", claim.claim_type));
+            return Err(format!("claim {:.200} is read-only and cannot be issued", claim.claim_type));
         }
         self.issued.push(claim);
         Ok(())

@@ -31,6 +31,11 @@ impl Claim {
         Self { issuer: Issuer::CustomClaim, ..Self::of_service(claim_type, value) }
     }
 
+    /// How many steps it costs to copy or compare this claim.
+    pub(super) fn weight(&self) -> u64 {
+        self.value.weight() + self.claim_type.len() as u64 / 64
+    }
+
     /// This claim as one that can be compared but not issued, like `pcrs`.
     pub fn read_only(self) -> Self {
         Self { read_only: true, ..self }

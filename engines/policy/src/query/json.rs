@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             let name: Arc<str> = name.into();
             let member = access.next_value_seed(Reader(self.0))?;
             if members.insert(Arc::clone(&name), member).is_some() {
-                return Err(A::Error::custom(format!("member {name:?} stands there twice")));
+                return Err(A::Error::custom(format!("member \"{name:.64}\" stands there twice")));
             }
         }
         Ok(Json::Object(Arc::new(members)))

@@ -126,6 +126,24 @@ fn rules_that_wait_for_each_other_are_told_once() {
     );
 }
 
+/// Rules on one line, each of which doubles a set: a claim at the end has thousands of ways back to the evidence.
+#[test]
+fn a_claim_with_very_many_ways_back_is_told_at_once() {
+    let doubling = r#"a:[type=="svn"] => add(type="svn", value=a.value); "#.repeat(13);
+    let text = format!(
+        "version=1.2; authorizationrules {{ {doubling} => permit(); [type==\"svn\", value<8] => deny(); }};"
+    );
+    let Ok(Decision::Deny(deny)) = parsed(&text).evaluate(log("AQ")) else { panic!("must deny") };
+    assert_eq!(
+        (deny.claim.as_str(), deny.derived_from.len()),
+        ("svn", 0),
+        "the evidence's own claim comes first"
+    );
+    let text = text.replace("value<8]", "value<8, issuer==\"AttestationPolicy\"]");
+    let Ok(Decision::Deny(deny)) = parsed(&text).evaluate(log("AQ")) else { panic!("must deny") };
+    assert_eq!(deny.derived_from.len(), 1, "{deny:?}");
+}
+
 #[test]
 fn a_long_value_is_cut_in_a_denial() {
     let long = vec![Claim::of_service("events", "x".repeat(100_000))];
