@@ -8,4 +8,5 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod language;
+mod query;
 pub mod release;

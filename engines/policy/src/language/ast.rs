@@ -1,7 +1,11 @@
 //! What a parsed policy consists of. Only the parser makes these values, so every name in them is known and every
 //! identifier is the index of a condition of the same rule.
 
+use std::collections::HashMap;
+
+use super::configuration::KnownProperty;
 use super::values::ClaimValue;
+use crate::query::{Json, Query};
 
 /// A checked policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +14,8 @@ pub struct Policy {
     pub(super) configuration: Vec<Rule>,
     pub(super) authorization: Vec<Rule>,
     pub(super) issuance: Vec<Rule>,
+    /// A number for each claim type that a rule names, so that claims are found without comparing texts.
+    pub(super) types: HashMap<String, TypeId>,
 }
 
 impl Policy {
@@ -17,7 +23,15 @@ impl Policy {
     pub fn version(&self) -> Version {
         self.version
     }
+
+    /// All rules in the order in which they run.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.configuration.iter().chain(&self.authorization).chain(&self.issuance)
+    }
 }
+
+/// The number of a claim type that the policy names.
+pub(super) type TypeId = usize;
 
 /// Versions of the language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +51,8 @@ pub(super) struct Rule {
     pub text: String,
     pub conditions: Vec<Condition>,
     pub action: Action,
+    /// Conditions whose claims the action uses.
+    pub sources: Vec<usize>,
 }
 
 /// `identifier:[property op expression, ...]` or `![...]`
@@ -46,6 +62,10 @@ pub(super) struct Condition {
     pub terms: Vec<Term>,
     /// Whether the action runs once for each claim that matches: the identifier is used as a single value.
     pub multiplies: bool,
+    /// Whether all claims that match are needed, because the identifier is used as a set.
+    pub whole: bool,
+    /// The claim type that the condition asks for by `type == "..."`, with the place of that term.
+    pub subject: Option<(usize, TypeId)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -93,33 +113,53 @@ impl Operator {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expression {
     Literal(ClaimValue),
-    Property { condition: usize, property: Property },
-    Call { function: Function, arguments: Vec<Expression> },
+    /// A JSON text that the policy writes out, read once.
+    Document(Json),
+    /// A JMESPath expression that the policy writes out, read once.
+    Query(Query),
+    Property {
+        condition: usize,
+        property: Property,
+    },
+    Call {
+        function: Function,
+        arguments: Vec<Expression>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
+    JmesPath,
+    JsonToClaimValue,
+    IsSubsetOf,
     AppendString,
     NegateBool,
-    IsSubsetOf,
     ContainsOnlyValue,
 }
 
 impl Function {
-    pub const ALL: [Function; 4] =
-        [Function::AppendString, Function::NegateBool, Function::IsSubsetOf, Function::ContainsOnlyValue];
+    pub const ALL: [Function; 6] = [
+        Function::JmesPath,
+        Function::JsonToClaimValue,
+        Function::IsSubsetOf,
+        Function::AppendString,
+        Function::NegateBool,
+        Function::ContainsOnlyValue,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
+            Function::JmesPath => "JmesPath",
+            Function::JsonToClaimValue => "JsonToClaimValue",
+            Function::IsSubsetOf => "IsSubsetOf",
             Function::AppendString => "AppendString",
             Function::NegateBool => "NegateBool",
-            Function::IsSubsetOf => "IsSubsetOf",
             Function::ContainsOnlyValue => "ContainsOnlyValue",
         }
     }
 
     pub fn arity(self) -> usize {
-        if self == Function::NegateBool { 1 } else { 2 }
+        if matches!(self, Function::NegateBool | Function::JsonToClaimValue) { 1 } else { 2 }
     }
 
     /// Whether the argument stands for all claims that matched, not for a single one.
@@ -127,7 +167,7 @@ impl Function {
         match self {
             Function::IsSubsetOf => true,
             Function::ContainsOnlyValue => argument == 0,
-            Function::AppendString | Function::NegateBool => false,
+            _ => false,
         }
     }
 }
@@ -136,8 +176,27 @@ impl Function {
 pub(super) enum Action {
     Permit,
     Deny,
-    Add { claim_type: Expression, value: Expression },
-    Issue { claim_type: Expression, value: Expression },
+    Add(NewClaim),
+    Issue(NewClaim),
     IssueClaim { condition: usize },
-    IssueProperty { name: &'static str, value: Expression },
+    IssueProperty { property: KnownProperty, claim: NewClaim },
+}
+
+impl Action {
+    /// The claim that the action makes, if it makes one that later rules see.
+    pub fn makes(&self) -> Option<&NewClaim> {
+        match self {
+            Action::Add(claim) | Action::Issue(claim) | Action::IssueProperty { claim, .. } => Some(claim),
+            Action::Permit | Action::Deny | Action::IssueClaim { .. } => None,
+        }
+    }
+}
+
+/// `type = expression, value = expression`
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NewClaim {
+    pub claim_type: Expression,
+    /// The number of the type where it is a literal.
+    pub type_id: Option<TypeId>,
+    pub value: Expression,
 }

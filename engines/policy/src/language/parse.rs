@@ -1,8 +1,11 @@
 //! From tokens to a [`Policy`]: version and sections. Rules are read in `parse_rule`.
 
-use super::ast::{Policy, Rule, Version};
+use std::collections::HashMap;
+
+use super::ast::{Policy, Rule, TypeId, Version};
 use super::lexer::{Token, TokenKind, place, tokens};
 use super::{MAX_POLICY_BYTES, MAX_RULES, PolicyError};
+use crate::query::Fuel;
 
 /// The three blocks of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,17 @@ impl Policy {
             return Err(PolicyError { line: 1, column: 1, expected, found: format!("{} bytes", text.len()) });
         }
         let tokens = tokens(text)?;
-        let mut cursor = Cursor { source: text, tokens: &tokens, next: 0, version: Version::V1_0 };
+        let fuel = Fuel::new(MAX_LITERAL_WORK);
+        let types = HashMap::new();
+        let mut cursor = Cursor {
+            source: text,
+            tokens: &tokens,
+            next: 0,
+            version: Version::V1_0,
+            types,
+            known_line: (0, 1),
+            fuel,
+        };
         cursor.version = cursor.version()?;
         cursor.sections()
     }
@@ -43,7 +56,19 @@ pub(super) struct Cursor<'a> {
     pub tokens: &'a [Token],
     pub next: usize,
     pub version: Version,
+    /// The claim types that the rules name.
+    pub types: HashMap<String, TypeId>,
+    /// An offset that was asked for, and its line.
+    pub known_line: (usize, usize),
+    /// For the JSON texts that the policy writes out.
+    pub fuel: Fuel,
 }
+
+/// Steps for reading the JSON texts that a policy writes out. There are no more bytes of them than of policy.
+const MAX_LITERAL_WORK: u64 = 4 * MAX_POLICY_BYTES as u64;
+
+/// Longest token that an error quotes, in characters.
+const MAX_FOUND: usize = 80;
 
 const END: Token = Token { kind: TokenKind::End, span: 0..0 };
 
@@ -57,6 +82,14 @@ impl<'a> Cursor<'a> {
         let token = self.peek();
         self.next += 1;
         token
+    }
+
+    /// Where the token before this place ends.
+    pub fn previous_end(&self) -> usize {
+        self.next
+            .checked_sub(1)
+            .and_then(|previous| self.tokens.get(previous))
+            .map_or(0, |token| token.span.end)
     }
 
     /// Steps over a symbol if it comes next.
@@ -88,7 +121,12 @@ impl<'a> Cursor<'a> {
     pub fn error_at(&self, token: &Token, expected: &str) -> PolicyError {
         let found = match &token.kind {
             TokenKind::End => "the end of the policy".to_owned(),
-            _ => format!("`{}`", self.source.get(token.span.clone()).unwrap_or_default()),
+            _ => {
+                let text = self.source.get(token.span.clone()).unwrap_or_default();
+                let shown: String = text.chars().take(MAX_FOUND).collect();
+                let more = if shown.len() < text.len() { "..." } else { "" };
+                format!("`{shown}`{more}")
+            }
         };
         self.error_found(token, expected, found)
     }
@@ -96,6 +134,23 @@ impl<'a> Cursor<'a> {
     pub fn error_found(&self, token: &Token, expected: &str, found: String) -> PolicyError {
         let (line, column) = place(self.source, token.span.start);
         PolicyError { line, column, expected: expected.to_owned(), found }
+    }
+
+    /// The line of an offset, counted on from the one that was asked for before it.
+    pub fn line(&mut self, offset: usize) -> usize {
+        let (known, line) = self.known_line;
+        let between = self.source.get(known..offset).unwrap_or_default();
+        self.known_line = (offset, line + between.matches('\n').count());
+        self.known_line.1
+    }
+
+    /// The number of a claim type.
+    pub fn type_id(&mut self, claim_type: &str) -> TypeId {
+        let next = self.types.len();
+        match self.types.get(claim_type) {
+            Some(id) => *id,
+            None => *self.types.entry(claim_type.to_owned()).or_insert(next),
+        }
     }
 
     fn version(&mut self) -> Result<Version, PolicyError> {
@@ -141,7 +196,8 @@ impl<'a> Cursor<'a> {
             *block = Some(self.block(section, &mut rules)?);
         }
         let [configuration, authorization, issuance] = blocks.map(Option::unwrap_or_default);
-        Ok(Policy { version: self.version, configuration, authorization, issuance })
+        let types = std::mem::take(&mut self.types);
+        Ok(Policy { version: self.version, configuration, authorization, issuance, types })
     }
 
     fn block(&mut self, section: Section, rules: &mut usize) -> Result<Vec<Rule>, PolicyError> {

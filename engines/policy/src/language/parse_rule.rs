@@ -1,42 +1,32 @@
-//! One rule: conditions, action, expressions. Names are resolved here; what is unknown does not get through.
+//! One rule: conditions and action. Names are resolved here; what is unknown does not get through.
 
-use super::ast::{Action, Condition, Expression, Function, Operator, Property, Rule, Term, Version};
-use super::lexer::{Token, TokenKind, place};
+use super::ast::{Action, Condition, Expression, NewClaim, Operator, Property, Rule, Term, Version};
+use super::configuration::KnownProperty;
+use super::lexer::{Token, TokenKind};
 use super::parse::{Cursor, Section};
 use super::values::{ClaimValue, Issuer};
-use super::{MAX_CALL_DEPTH, MAX_CONDITIONS, PolicyError};
-
-/// Names of properties that `issueproperty` can set, and the type of each value.
-const CONFIGURATION_PROPERTIES: [(&str, &str); 3] = [
-    ("x-ms-sgx-tcbidentifier", "String"),
-    ("require_valid_aik_cert", "Boolean"),
-    ("required_pcr_mask", "Integer"),
-];
-const ISSUANCE_PROPERTIES: [(&str, &str); 2] =
-    [("report_validity_in_minutes", "Integer"), ("omit_x5c", "Boolean")];
+use super::{MAX_CONDITIONS, PolicyError};
 
 /// How an identifier was used.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
     Single,
     Set,
 }
 
 /// What is known while a rule is read.
 #[derive(Default)]
-struct Scope {
+pub(super) struct Scope {
     /// The identifier of each condition so far.
     identifiers: Vec<Option<String>>,
-    /// Conditions whose identifier is used as a single value.
-    single: Vec<usize>,
+    /// Conditions whose identifier is used, and how.
+    uses: Vec<(usize, Use)>,
 }
 
 impl Scope {
-    fn resolve(&mut self, word: &str, used: Use) -> Option<usize> {
+    pub fn resolve(&mut self, word: &str, used: Use) -> Option<usize> {
         let index = self.identifiers.iter().position(|known| known.as_deref() == Some(word))?;
-        if used == Use::Single {
-            self.single.push(index);
-        }
+        self.uses.push((index, used));
         Some(index)
     }
 }
@@ -60,17 +50,16 @@ impl Cursor<'_> {
                 return Err(self.error("`&&` or `=>`"));
             }
         }
+        let before_action = scope.uses.len();
         let action = self.action(section, &mut scope)?;
-        let end = self.peek().span.start;
-        self.require(";")?;
-        for index in scope.single {
-            if let Some(condition) = conditions.get_mut(index) {
-                condition.multiplies = true;
-            }
-        }
+        let end = self.previous_end();
+        // Published policies leave out the `;` of a rule. Nothing else can follow an action's `)`.
+        self.takes(";");
+        let sources = scope.uses.iter().skip(before_action).map(|(index, _)| *index).collect();
+        mark_uses(&mut conditions, &scope.uses);
         let text = self.source.get(start..end).unwrap_or_default();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(Rule { line: place(self.source, start).0, text, conditions, action })
+        Ok(Rule { line: self.line(start), text, conditions, action, sources })
     }
 
     fn condition(&mut self, scope: &mut Scope) -> Result<Condition, PolicyError> {
@@ -100,7 +89,19 @@ impl Cursor<'_> {
             return Err(self.error("`,` or `]`"));
         }
         scope.identifiers.push(identifier);
-        Ok(Condition { negated, terms, multiplies: false })
+        let subject = self.subject(&terms);
+        Ok(Condition { negated, terms, multiplies: false, whole: false, subject })
+    }
+
+    fn subject(&mut self, terms: &[Term]) -> Option<(usize, usize)> {
+        terms.iter().enumerate().find_map(|(index, term)| {
+            match (term.property, term.operator, &term.operand) {
+                (Property::Type, Operator::Equal, Expression::Literal(ClaimValue::String(name))) => {
+                    Some((index, self.type_id(name)))
+                }
+                _ => None,
+            }
+        })
     }
 
     fn term(&mut self, scope: &mut Scope) -> Result<Term, PolicyError> {
@@ -118,7 +119,7 @@ impl Cursor<'_> {
         Ok(Term { property, operator, operand })
     }
 
-    fn property(&mut self) -> Result<Property, PolicyError> {
+    pub(super) fn property(&mut self) -> Result<Property, PolicyError> {
         let expected = "`type`, `value`, `valueType` or `issuer`";
         let token = self.peek();
         match self.require_word(expected)? {
@@ -171,77 +172,10 @@ impl Cursor<'_> {
         refused.map_or(Ok(()), |expected| Err(self.error_at(token, expected)))
     }
 
-    fn expression(&mut self, scope: &mut Scope, used: Use, depth: usize) -> Result<Expression, PolicyError> {
-        let token = self.advance();
-        match &token.kind {
-            TokenKind::Text(text) => Ok(Expression::Literal(ClaimValue::String(text.clone()))),
-            TokenKind::Integer(value) => Ok(Expression::Literal(ClaimValue::Integer(*value))),
-            TokenKind::Word(word) => match word.as_str() {
-                "true" => Ok(Expression::Literal(ClaimValue::Boolean(true))),
-                "false" => Ok(Expression::Literal(ClaimValue::Boolean(false))),
-                _ if self.takes(".") => self.access(token, word, scope, used),
-                _ if self.takes("(") => self.call(token, word, scope, depth),
-                _ => Err(self.error_at(token, "a value, an identifier with a property, or a function")),
-            },
-            _ => Err(self.error_at(token, "a value, an identifier with a property, or a function")),
-        }
-    }
-
-    fn access(
-        &mut self,
-        token: &Token,
-        word: &str,
-        scope: &mut Scope,
-        used: Use,
-    ) -> Result<Expression, PolicyError> {
-        let condition = scope
-            .resolve(word, used)
-            .ok_or_else(|| self.error_at(token, "the identifier of an earlier condition of this rule"))?;
-        Ok(Expression::Property { condition, property: self.property()? })
-    }
-
-    fn call(
-        &mut self,
-        token: &Token,
-        word: &str,
-        scope: &mut Scope,
-        depth: usize,
-    ) -> Result<Expression, PolicyError> {
-        if self.version < Version::V1_2 {
-            return Err(self.error_at(token, "no function before version 1.2"));
-        }
-        if depth == MAX_CALL_DEPTH {
-            return Err(self.error_at(token, &format!("at most {MAX_CALL_DEPTH} nested calls")));
-        }
-        let known = Function::ALL.into_iter().find(|function| function.name() == word);
-        let Some(function) = known else { return Err(self.unknown_function(token, word)) };
-        let mut arguments = Vec::new();
-        for index in 0..function.arity() {
-            if index > 0 {
-                self.require(",")?;
-            }
-            let used = if function.takes_set(index) { Use::Set } else { Use::Single };
-            arguments.push(self.expression(scope, used, depth + 1)?);
-        }
-        self.require(")")?;
-        Ok(Expression::Call { function, arguments })
-    }
-
-    fn unknown_function(&self, token: &Token, word: &str) -> PolicyError {
-        let names: Vec<String> =
-            Function::ALL.iter().map(|function| format!("`{}`", function.name())).collect();
-        let expected = format!("one of the functions {}", names.join(", "));
-        let found = match word {
-            "JmesPath" | "JsonToClaimValue" => format!("`{word}`, which this service does not evaluate"),
-            _ => format!("`{word}`"),
-        };
-        self.error_found(token, &expected, found)
-    }
-
     fn action(&mut self, section: Section, scope: &mut Scope) -> Result<Action, PolicyError> {
         let expected = match section {
             Section::Configuration => "`issueproperty`",
-            Section::Authorization => "`permit`, `deny` or `add`",
+            Section::Authorization => "`permit`, `deny`, `add` or `issue`",
             Section::Issuance => "`add`, `issue` or `issueproperty`",
         };
         let token = self.peek();
@@ -250,15 +184,14 @@ impl Cursor<'_> {
         let action = match (section, word) {
             (Section::Authorization, "permit") => Action::Permit,
             (Section::Authorization, "deny") => Action::Deny,
-            (Section::Authorization | Section::Issuance, "add") => {
-                let (claim_type, value) = self.new_claim(scope)?;
-                Action::Add { claim_type, value }
-            }
+            (Section::Authorization | Section::Issuance, "add") => Action::Add(self.new_claim(scope)?.1),
+            // A published policy issues here, and the grammar says that nothing comes into the token from here.
+            (Section::Authorization, "issue") => Action::Add(self.new_claim(scope)?.1),
             (Section::Issuance, "issue") => self.issue(scope)?,
             (Section::Configuration, "issueproperty") => {
-                self.issue_property(&CONFIGURATION_PROPERTIES, scope)?
+                self.issue_property(&KnownProperty::CONFIGURATION, scope)?
             }
-            (Section::Issuance, "issueproperty") => self.issue_property(&ISSUANCE_PROPERTIES, scope)?,
+            (Section::Issuance, "issueproperty") => self.issue_property(&KnownProperty::ISSUANCE, scope)?,
             _ => return Err(self.error_at(token, expected)),
         };
         self.require(")")?;
@@ -268,8 +201,7 @@ impl Cursor<'_> {
     fn issue(&mut self, scope: &mut Scope) -> Result<Action, PolicyError> {
         let is_claim = matches!(&self.peek().kind, TokenKind::Word(word) if word == "claim");
         if !is_claim {
-            let (claim_type, value) = self.new_claim(scope)?;
-            return Ok(Action::Issue { claim_type, value });
+            return Ok(Action::Issue(self.new_claim(scope)?.1));
         }
         self.next += 1;
         self.require("=")?;
@@ -280,13 +212,21 @@ impl Cursor<'_> {
         Ok(Action::IssueClaim { condition })
     }
 
-    /// `type = expression, value = expression`, in either order.
-    fn new_claim(&mut self, scope: &mut Scope) -> Result<(Expression, Expression), PolicyError> {
+    /// `type = expression, value = expression`, in either order, with the places of the two expressions. A text that
+    /// stands first without a name is the type, as in a published policy.
+    fn new_claim(&mut self, scope: &mut Scope) -> Result<([Token; 2], NewClaim), PolicyError> {
         let (mut claim_type, mut value) = (None, None);
-        for index in 0..2 {
-            if index > 0 {
+        let mut is_first = true;
+        if let TokenKind::Text(text) = &self.peek().kind {
+            let token = self.advance().clone();
+            claim_type = Some((token, Expression::Literal(ClaimValue::String(text.clone()))));
+            is_first = false;
+        }
+        while claim_type.is_none() || value.is_none() {
+            if !is_first {
                 self.require(",")?;
             }
+            is_first = false;
             let token = self.peek();
             let expected = if claim_type.is_some() { "`value`" } else { "`type`" };
             let slot = match self.require_word(expected)? {
@@ -295,36 +235,45 @@ impl Cursor<'_> {
                 _ => return Err(self.error_at(token, expected)),
             };
             self.require("=")?;
-            let token = self.peek();
+            let token = self.peek().clone();
             let expression = self.expression(scope, Use::Single, 0)?;
             *slot = Some((token, expression));
         }
-        match (claim_type, value) {
-            (Some((token, Expression::Literal(literal))), Some(_)) if literal.type_name() != "String" => {
-                Err(self.error_at(token, "a text"))
-            }
-            (Some((_, claim_type)), Some((_, value))) => Ok((claim_type, value)),
-            _ => Err(self.error("`type` and `value`")),
-        }
+        let (Some((type_token, claim_type)), Some((value_token, value))) = (claim_type, value) else {
+            return Err(self.error("`type` and `value`"));
+        };
+        let type_id = match &claim_type {
+            Expression::Literal(ClaimValue::String(text)) => Some(self.type_id(text)),
+            Expression::Literal(_) => return Err(self.error_at(&type_token, "a text")),
+            _ => None,
+        };
+        Ok(([type_token, value_token], NewClaim { claim_type, type_id, value }))
     }
 
-    fn issue_property(
-        &mut self,
-        known: &[(&'static str, &str)],
-        scope: &mut Scope,
-    ) -> Result<Action, PolicyError> {
-        let token = self.peek();
-        let (claim_type, value) = self.new_claim(scope)?;
-        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        let found = known.iter().find(
-            |(name, _)| matches!(&claim_type, Expression::Literal(ClaimValue::String(text)) if text == name),
-        );
-        let Some((name, value_type)) = found else {
-            return Err(self.error_at(token, &format!("one of the properties {}", names.join(", "))));
+    fn issue_property(&mut self, known: &[KnownProperty], scope: &mut Scope) -> Result<Action, PolicyError> {
+        let ([type_token, value_token], claim) = self.new_claim(scope)?;
+        let found = known.iter().find(|property| {
+            matches!(&claim.claim_type, Expression::Literal(ClaimValue::String(text)) if text == property.name())
+        });
+        let Some(property) = found else {
+            let names: Vec<&str> = known.iter().map(|property| property.name()).collect();
+            let expected = format!("one of the properties {}", names.join(", "));
+            return Err(self.error_at(&type_token, &expected));
         };
-        if matches!(&value, Expression::Literal(literal) if literal.type_name() != *value_type) {
-            return Err(self.error_at(token, &format!("a value of type {value_type} for {name}")));
+        if matches!(&claim.value, Expression::Literal(value) if !property.accepts(value)) {
+            return Err(self.error_at(&value_token, &property.expected()));
         }
-        Ok(Action::IssueProperty { name, value })
+        Ok(Action::IssueProperty { property: *property, claim })
+    }
+}
+
+fn mark_uses(conditions: &mut [Condition], uses: &[(usize, Use)]) {
+    for (index, used) in uses {
+        if let Some(condition) = conditions.get_mut(*index) {
+            match used {
+                Use::Single => condition.multiplies = true,
+                Use::Set => condition.whole = true,
+            }
+        }
     }
 }

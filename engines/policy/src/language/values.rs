@@ -25,6 +25,21 @@ impl Claim {
             read_only: false,
         }
     }
+
+    /// A claim that the client states beside its evidence, and that nothing vouches for.
+    pub fn of_client(claim_type: impl Into<String>, value: impl Into<ClaimValue>) -> Self {
+        Self { issuer: Issuer::CustomClaim, ..Self::of_service(claim_type, value) }
+    }
+
+    /// How many steps it costs to copy or compare this claim.
+    pub(super) fn weight(&self) -> u64 {
+        self.value.weight() + self.claim_type.len() as u64 / 64
+    }
+
+    /// This claim as one that can be compared but not issued, like `pcrs`.
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
 }
 
 /// The three types of values.
@@ -113,5 +128,23 @@ impl Issuer {
             Issuer::AttestationPolicy => "AttestationPolicy",
             Issuer::CustomClaim => "CustomClaim",
         }
+    }
+}
+
+/// Longest text of one value that a person is shown, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// A value for a person, cut off where it is long.
+pub(super) fn shown(value: &ClaimValue) -> String {
+    let text = match value {
+        ClaimValue::String(text) => match text.char_indices().nth(MAX_SHOWN) {
+            Some((end, _)) => format!("{:?}...", text.get(..end).unwrap_or_default()),
+            None => value.to_string(),
+        },
+        _ => value.to_string(),
+    };
+    match text.char_indices().nth(2 * MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
