@@ -53,6 +53,8 @@ fn config(directory: &Path, port: u16) -> String {
 /// A CA and a leaf for 127.0.0.1: rustls refuses a CA certificate as a server's.
 fn tls(directory: &Path) -> String {
     let mut ca = rcgen::CertificateParams::default();
+    // Named otherwise than the leaf, or OpenSSL takes the leaf for self-signed.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca_key = rcgen::KeyPair::generate().expect("a key");
     let ca_pem = ca.self_signed(&ca_key).expect("a certificate").pem();
