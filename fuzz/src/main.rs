@@ -13,10 +13,13 @@ static TARGET: LazyLock<&Target> = LazyLock::new(|| {
     fuzz::target(&name).expect("CASEMATE_FUZZ_TARGET is the name of a target")
 });
 
-fuzz_target!(
-    init: if let Some(folder) = std::env::var_os("CASEMATE_FUZZ_SEEDS") {
+/// Writes the seeds and ends, or makes the target's keys: that takes seconds, which are no input's.
+fn prepare() {
+    if let Some(folder) = std::env::var_os("CASEMATE_FUZZ_SEEDS") {
         fuzz::write_seeds(Path::new(&folder)).expect("the seeds can be written");
         std::process::exit(0);
-    },
-    |data: &[u8]| (TARGET.run)(data)
-);
+    }
+    (TARGET.seeds)().iter().for_each(|seed| (TARGET.run)(seed));
+}
+
+fuzz_target!(init: prepare(), |data: &[u8]| (TARGET.run)(data));
