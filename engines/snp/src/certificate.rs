@@ -4,8 +4,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use der::asn1::{AnyRef, UintRef};
 use der::{Decode, Reader, SliceReader, Tagged};
+use x509_cert::certificate::Version;
 use x509_cert::der::oid::ObjectIdentifier;
-use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
@@ -77,8 +78,12 @@ impl Certificate {
         Validity { role, not_before: unix(&validity.not_before), not_after: unix(&validity.not_after) }
     }
 
-    /// Refuses an issuer that is none, and critical extensions that nobody here understands.
+    /// Refuses another version, critical extensions that nobody here understands, an issuer that is none, and a leaf
+    /// that is one.
     pub(crate) fn check_extensions(&self, role: CertificateRole) -> Result<(), VerifyError> {
+        if self.parsed.tbs_certificate().version() != Version::V3 {
+            return Err(VerifyError::CertificateVersion { role });
+        }
         let known = [KEY_USAGE, BASIC_CONSTRAINTS];
         let unknown = self.extensions().iter().find(|e| e.critical && !known.contains(&e.extn_id));
         if let Some(extension) = unknown {
@@ -87,9 +92,29 @@ impl Certificate {
         let constraints = self.parsed.tbs_certificate().get_extension::<BasicConstraints>();
         let is_ca = matches!(constraints, Ok(Some((_, BasicConstraints { ca: true, .. }))));
         match (role, is_ca) {
-            (CertificateRole::Leaf, _) | (_, true) => Ok(()),
+            (CertificateRole::Leaf, true) => Err(VerifyError::LeafIssues),
+            (CertificateRole::Leaf, false) => Ok(()),
+            (_, true) => self.check_key_usage(role),
             (_, false) => Err(VerifyError::NotAnIssuer { role }),
         }
+    }
+
+    /// RFC 5280 section 4.2.1.3: who issues certificates has a key for signing them.
+    fn check_key_usage(&self, role: CertificateRole) -> Result<(), VerifyError> {
+        match self.parsed.tbs_certificate().get_extension::<KeyUsage>() {
+            Ok(Some((_, usage))) if usage.key_cert_sign() => Ok(()),
+            _ => Err(VerifyError::KeyUsage { role }),
+        }
+    }
+
+    /// The common name of the subject, when it has exactly one that is text.
+    pub(crate) fn common_name(&self) -> Option<String> {
+        common_name(self.subject())
+    }
+
+    /// The same of the issuer.
+    pub(crate) fn issuer_common_name(&self) -> Option<String> {
+        common_name(self.issuer())
     }
 
     /// Checks that `issuer` issued this certificate: names, algorithm, signature over the raw bytes.
@@ -102,7 +127,10 @@ impl Certificate {
             });
         }
         let tbs = self.parsed.tbs_certificate();
-        if !is_pss_sha384(self.parsed.signature_algorithm()) || !is_pss_sha384(tbs.signature()) {
+        if self.parsed.signature_algorithm() != tbs.signature() {
+            return Err(VerifyError::AlgorithmsDiffer { role });
+        }
+        if !is_pss_sha384(tbs.signature()) {
             let actual = self.parsed.signature_algorithm().oid.to_string();
             return Err(VerifyError::CertificateAlgorithm { role, actual });
         }
@@ -131,6 +159,10 @@ impl Certificate {
         let point: Point = spki.subject_public_key.as_bytes()?.try_into().ok()?;
         (spki.algorithm.oid == EC && curve == P384 && point.first() == Some(&4)).then_some(point)
     }
+}
+
+fn common_name(name: &Name) -> Option<String> {
+    name.common_name().ok().flatten().map(|name| name.value().into_owned())
 }
 
 /// When a certificate is valid, both ends included.

@@ -1,5 +1,8 @@
 //! A certificate chain as it comes with a report: VCEK or VLEK, ASK or ASVK, ARK.
 
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::bytes::array;
 use crate::certificate::Certificate;
 use crate::error::CertificateRole;
 use crate::explain::Explanation;
@@ -30,18 +33,54 @@ pub enum ChainError {
 impl ChainError {
     /// The refusal in five parts and a code.
     pub fn explain(&self) -> Explanation {
-        let actual = match self {
-            Self::Pem(error) => error.to_string(),
-            Self::Count { .. } | Self::Certificate { .. } => self.to_string(),
+        let (claim, actual) = match self {
+            Self::Pem(error) => ("certificate chain, PEM".to_owned(), error.to_string()),
+            Self::Count { .. } => ("certificate chain".to_owned(), self.to_string()),
+            Self::Certificate { role, .. } => (role.to_string(), self.to_string()),
         };
         Explanation {
             code: "CertificateChainMalformed".to_owned(),
-            claim: "certificate chain".to_owned(),
+            claim,
             expected: "PEM of VCEK or VLEK, then ASK or ASVK, then ARK".to_owned(),
             actual,
             rule: "AMD 57230 (VCEK certificate and KDS interface), certificate chain".to_owned(),
             remedy: "send the three certificates in this order, each with its BEGIN and END line".to_owned(),
         }
+    }
+}
+
+/// The DER of three certificates, not looked into: VCEK or VLEK, ASK or ASVK, ARK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainDer {
+    leaf: Vec<u8>,
+    ask: Vec<u8>,
+    ark: Vec<u8>,
+}
+
+impl ChainDer {
+    /// Three certificates.
+    pub const fn new(leaf: Vec<u8>, ask: Vec<u8>, ark: Vec<u8>) -> Self {
+        Self { leaf, ask, ark }
+    }
+
+    /// Reads PEM: leaf, ASK, ARK, concatenated.
+    ///
+    /// # Errors
+    /// Damaged PEM, or another number of certificates.
+    pub fn from_pem(text: &[u8]) -> Result<Self, ChainError> {
+        let [leaf, ask, ark] = <[Vec<u8>; 3]>::try_from(pem::certificates(text)?)
+            .map_err(|found| ChainError::Count { found: found.len() })?;
+        Ok(Self { leaf, ask, ark })
+    }
+
+    /// SHA-256 over the three, each behind its length.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        for der in [&self.leaf, &self.ask, &self.ark] {
+            context.update(&der.len().to_le_bytes());
+            context.update(der);
+        }
+        array(context.finish().as_ref(), 0).unwrap_or_default()
     }
 }
 
@@ -59,11 +98,15 @@ impl CertChain {
     /// # Errors
     /// See [`ChainError`].
     pub fn from_pem(text: &[u8]) -> Result<Self, ChainError> {
-        let found = pem::certificates(text)?;
-        match found.as_slice() {
-            [leaf, ask, ark] => Self::from_der(leaf, ask, ark),
-            other => Err(ChainError::Count { found: other.len() }),
-        }
+        Self::parse(&ChainDer::from_pem(text)?)
+    }
+
+    /// Reads DER that was taken apart before.
+    ///
+    /// # Errors
+    /// One that is no certificate.
+    pub fn parse(der: &ChainDer) -> Result<Self, ChainError> {
+        Self::from_der(&der.leaf, &der.ask, &der.ark)
     }
 
     /// Reads DER.

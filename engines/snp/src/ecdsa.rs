@@ -1,6 +1,6 @@
 //! ECDSA P-384 with SHA-384 as AMD's structures carry it: little-endian numbers of 72 bytes.
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 
 use crate::bytes::array;
 use crate::report::SCALAR_SIZE;
@@ -25,7 +25,12 @@ pub(crate) fn signature(bytes: &[u8], at: usize) -> Option<[u8; 96]> {
     Some(both)
 }
 
-/// Whether `signature` over `message` is that of the key `point`.
-pub(crate) fn verify(point: &Point, message: &[u8], signature: &[u8; 96]) -> bool {
-    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature).is_ok()
+/// The key of a point; nothing when it is not on the curve.
+pub(crate) fn key(point: &Point) -> Option<ParsedPublicKey> {
+    ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).ok()
+}
+
+/// Whether `signature` over `message` is that of the key.
+pub(crate) fn verify(key: &ParsedPublicKey, message: &[u8], signature: &[u8; 96]) -> bool {
+    key.verify_sig(message, signature).is_ok()
 }

@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::UnixTime;
 use crate::extensions::ExtensionError;
+use crate::policy::GuestPolicy;
 use crate::product::{CpuIdentity, Product};
-use crate::report::{ReportError, SigningKey};
+use crate::report::{FirmwareVersion, ReportError, SigningKey};
 use crate::roots::RootId;
 
 /// Which certificate of a chain is meant.
@@ -58,6 +59,18 @@ pub enum VerifyError {
         /// Its algorithm.
         actual: String,
     },
+    /// A certificate names one algorithm where it is signed and another where its signature stands.
+    #[error("the {role} names two signature algorithms")]
+    AlgorithmsDiffer {
+        /// Which.
+        role: CertificateRole,
+    },
+    /// A certificate is not of version 3.
+    #[error("the {role} is not of X.509 version 3")]
+    CertificateVersion {
+        /// Which.
+        role: CertificateRole,
+    },
     /// The issuer's key is not RSA-4096.
     #[error("the key that signed the {role} is not an RSA key of 4096 bits")]
     IssuerKey {
@@ -75,6 +88,31 @@ pub enum VerifyError {
     NotAnIssuer {
         /// Which.
         role: CertificateRole,
+    },
+    /// A certificate's key is for something else than signing certificates.
+    #[error("the key of the {role} is not for signing certificates")]
+    KeyUsage {
+        /// Which.
+        role: CertificateRole,
+    },
+    /// The leaf says that it may issue certificates.
+    #[error("the VCEK or VLEK certificate says that it may issue certificates")]
+    LeafIssues,
+    /// The leaf's subject is not that of its kind.
+    #[error("the certificate of a {kind} names `{subject}`")]
+    LeafSubject {
+        /// By its extensions.
+        kind: SigningKey,
+        /// Its subject.
+        subject: String,
+    },
+    /// The leaf's issuer issues leaves of the other kind.
+    #[error("the certificate of a {kind} was issued by `{issuer}`")]
+    LeafIssuer {
+        /// By its extensions.
+        kind: SigningKey,
+        /// Its issuer.
+        issuer: String,
     },
     /// A certificate has a critical extension that is not understood.
     #[error("the {role} has the critical extension {oid}, which is not understood")]
@@ -105,10 +143,12 @@ pub enum VerifyError {
         now: UnixTime,
     },
     /// A revocation list is demanded and there is none.
-    #[error("there is no revocation list of root {root}")]
+    #[error("there is no revocation list of root {root} for {kind} certificates")]
     CrlMissing {
         /// Whose.
         root: RootId,
+        /// For the authorities of which keys.
+        kind: SigningKey,
     },
     /// The revocation list is not current.
     #[error("the revocation list of root {root} holds from {this_update} to {next_update}; now is {now}")]
@@ -198,5 +238,64 @@ pub enum VerifyError {
         report: u8,
         /// The extension.
         certificate: u8,
+    },
+    /// A chip id of more bytes than the product's chips have.
+    #[error("the chip id {report} has more bytes than a chip id of {product}")]
+    ChipIdLength {
+        /// CHIP_ID, hex.
+        report: String,
+        /// Of the certificate.
+        product: Product,
+    },
+    /// POLICY bit 17 is zero.
+    #[error("bit 17 of the guest policy {policy} is not one")]
+    PolicyReserved {
+        /// POLICY.
+        policy: GuestPolicy,
+    },
+    /// POLICY has bits that nobody here understands.
+    #[error("the guest policy {policy} has unknown bits: {unknown:#x}")]
+    PolicyUnknown {
+        /// POLICY.
+        policy: GuestPolicy,
+        /// Those bits.
+        unknown: u64,
+    },
+    /// A privilege level that does not exist.
+    #[error("there is no VMPL {vmpl}")]
+    Vmpl {
+        /// VMPL.
+        vmpl: u32,
+    },
+    /// An author key certified the ID key, and its digest is zero.
+    #[error("an author key was given, and its digest is zero")]
+    AuthorKeyMissing,
+    /// No author key certified the ID key, and there is a digest of one.
+    #[error("no author key was given, and there is a digest of one")]
+    AuthorKeyUnexpected,
+    /// An author key certified an ID key that is not there.
+    #[error("an author key was given, and the digest of the ID key is zero")]
+    IdKeyMissing,
+    /// A component of a TCB is above what bounds it.
+    #[error("{component} is {lower} in {name} and {upper} in {bound}")]
+    TcbOrder {
+        /// AMD's name of the component.
+        component: &'static str,
+        /// The TCB that is too high.
+        name: &'static str,
+        /// Its level.
+        lower: u8,
+        /// The TCB that bounds it.
+        bound: &'static str,
+        /// Its level.
+        upper: u8,
+    },
+    /// The committed firmware is newer than the one that runs.
+    #[error("firmware {committed} is committed and {current} runs")]
+    VersionOrder {
+        /// COMMITTED_VERSION.
+        committed: FirmwareVersion,
+        /// CURRENT_VERSION.
+        current: FirmwareVersion,
     },
 }

@@ -66,9 +66,12 @@ pub enum ExtensionError {
         /// The certificate's product name.
         name: String,
     },
-    /// A VCEK has a hardware id, a VLEK a provider's id; this one has both or neither.
-    #[error("the certificate has both or neither of hwID and cspID")]
-    Owner,
+    /// A VCEK has a hardware id, a VLEK a provider's id; this one has both.
+    #[error("the certificate has both hwID and cspID")]
+    BothOwners,
+    /// This one has neither.
+    #[error("the certificate has neither hwID nor cspID")]
+    NoOwner,
 }
 
 /// Whom a leaf certificate's key belongs to.
@@ -91,6 +94,29 @@ pub struct LeafExtensions {
     pub tcb: TcbVersion,
     /// Chip or provider.
     pub owner: Owner,
+}
+
+impl ExtensionError {
+    /// The stable code of the refusal.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "CertificateExtensionMissing",
+            Self::Twice { .. } => "CertificateExtensionDoubled",
+            Self::Malformed { .. } => "CertificateExtensionMalformed",
+            Self::Product { .. } => "CertificateProductUnknown",
+            Self::BothOwners => "CertificateOwnerAmbiguous",
+            Self::NoOwner => "CertificateOwnerMissing",
+        }
+    }
+
+    /// AMD's name of the extension.
+    pub(crate) const fn extension(&self) -> &'static str {
+        match self {
+            Self::Missing { name } | Self::Twice { name } | Self::Malformed { name } => name,
+            Self::Product { .. } => "productName",
+            Self::BothOwners | Self::NoOwner => "hwID or cspID",
+        }
+    }
 }
 
 impl LeafExtensions {
@@ -131,7 +157,8 @@ fn owner(extensions: &[Extension], product: Product) -> Result<Owner, ExtensionE
             Ok(Owner::Chip(id.ok_or(ExtensionError::Malformed { name: "hwID" })?.to_vec()))
         }
         (None, Some(value)) => Ok(Owner::Provider(text(value, "cspID")?)),
-        _ => Err(ExtensionError::Owner),
+        (Some(_), Some(_)) => Err(ExtensionError::BothOwners),
+        (None, None) => Err(ExtensionError::NoOwner),
     }
 }
 

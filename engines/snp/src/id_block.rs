@@ -122,9 +122,9 @@ fn check(
     if u32::from_le_bytes(algorithm) != ALGORITHM {
         return Err(IdBlockError::Algorithm(whose));
     }
-    let point = public_key(key).ok_or(IdBlockError::Key(whose))?;
+    let key = public_key(key).and_then(|point| ecdsa::key(&point)).ok_or(IdBlockError::Key(whose))?;
     match signature {
-        Some(signature) if ecdsa::verify(&point, message, &signature) => Ok(()),
+        Some(signature) if ecdsa::verify(&key, message, &signature) => Ok(()),
         _ => Err(IdBlockError::Signature(what)),
     }
 }

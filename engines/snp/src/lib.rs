@@ -8,8 +8,10 @@
 //! and its "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification" (57230, *KDS*).
 
 mod bytes;
+mod cache;
 mod certificate;
 pub mod chain;
+mod consistency;
 pub mod crl;
 mod ecdsa;
 mod error;
@@ -26,12 +28,13 @@ mod roots;
 mod tcb;
 mod verify;
 
-pub use chain::{CertChain, ChainError};
-pub use crl::{CrlError, Crls, Revocation};
+pub use cache::{EvidenceError, VerifiedChains};
+pub use chain::{CertChain, ChainDer, ChainError};
+pub use crl::{CrlError, CrlScope, Crls, Revocation};
 pub use error::{CertificateRole, VerifyError};
 pub use explain::Explanation;
 pub use policy::{GuestPolicy, PlatformInfo};
-pub use product::{CpuIdentity, Product};
+pub use product::{CpuIdentity, Product, Silicon};
 pub use report::{Report, ReportError, SigningKey};
 pub use roots::{AnchorError, RootId, TrustAnchors, TrustRoot, amd_ark_der, amd_ask_der};
 pub use tcb::{TcbBytes, TcbVersion};

@@ -33,7 +33,7 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
     while let Some((_, after)) = rest.split_once(BEGIN) {
         let index = found.len() + 1;
         let (body, after) = after.split_once(END).ok_or(PemError::NoEnd { index })?;
-        let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let body: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         found.push(STANDARD.decode(body).map_err(|_| PemError::NotBase64 { index })?);
         rest = after;
     }

@@ -136,6 +136,12 @@ impl PlatformInfo {
     pub const fn tio_enabled(self) -> bool {
         self.bit(7)
     }
+
+    /// Bits that are set and have no meaning here: 6, and 8 on. New firmware defines them without a new version of the
+    /// report, and each says something more about the platform, so they are shown and not refused.
+    pub const fn unknown_set(self) -> u64 {
+        self.0 & !0b1011_1111
+    }
 }
 
 impl fmt::Display for PlatformInfo {

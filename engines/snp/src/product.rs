@@ -57,6 +57,49 @@ impl fmt::Display for Product {
     }
 }
 
+/// A processor by its name in the field. Several share a product line, and so its root and its TCB layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Silicon {
+    /// EPYC 7003: family 19h, models 00h to 0Fh.
+    Milan,
+    /// EPYC 9004: family 19h, models 10h to 1Fh.
+    Genoa,
+    /// EPYC 97x4 or 8004: family 19h, models A0h to AFh. CPUID does not tell the two apart; their sockets differ.
+    BergamoOrSiena,
+    /// EPYC 9005: family 1Ah, models 00h to 0Fh.
+    Turin,
+    /// EPYC 9005 with dense cores: family 1Ah, models 10h and 11h.
+    TurinDense,
+}
+
+impl Silicon {
+    /// The name for people and claims.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::Genoa => "Genoa",
+            Self::BergamoOrSiena => "Bergamo or Siena",
+            Self::Turin => "Turin",
+            Self::TurinDense => "Turin Dense",
+        }
+    }
+
+    /// The product line whose root vouches for it.
+    pub const fn product(self) -> Product {
+        match self {
+            Self::Milan => Product::Milan,
+            Self::Genoa | Self::BergamoOrSiena => Product::Genoa,
+            Self::Turin | Self::TurinDense => Product::Turin,
+        }
+    }
+}
+
+impl fmt::Display for Silicon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A name that is no product's.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is none of the products Milan, Genoa, Turin")]
@@ -85,10 +128,21 @@ pub struct CpuIdentity {
 impl CpuIdentity {
     /// The product line; nothing for silicon that this crate does not know.
     pub const fn product(self) -> Option<Product> {
+        match self.silicon() {
+            Some(silicon) => Some(silicon.product()),
+            None => None,
+        }
+    }
+
+    /// The processor; nothing for one that this crate does not know. The ranges are those of AMD's processor programming
+    /// references and of 57230 (KDS, product names), which the crate `sev` has too; a stepping does not change the line.
+    pub const fn silicon(self) -> Option<Silicon> {
         match (self.family, self.model) {
-            (0x19, 0x00..=0x0f) => Some(Product::Milan),
-            (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Product::Genoa),
-            (0x1a, 0x00..=0x11) => Some(Product::Turin),
+            (0x19, 0x00..=0x0f) => Some(Silicon::Milan),
+            (0x19, 0x10..=0x1f) => Some(Silicon::Genoa),
+            (0x19, 0xa0..=0xaf) => Some(Silicon::BergamoOrSiena),
+            (0x1a, 0x00..=0x0f) => Some(Silicon::Turin),
+            (0x1a, 0x10..=0x11) => Some(Silicon::TurinDense),
             _ => None,
         }
     }

@@ -1,7 +1,9 @@
 //! The attestation report: 1,184 bytes (ABI table "ATTESTATION_REPORT Structure").
 //!
-//! Parsing says what the bytes mean, not that they are true: only [`crate::verify`] does. Reserved bytes are ignored,
-//! because firmware of a later version fills them; the signature covers them all the same.
+//! Parsing says what the bytes mean, not that they are true: only [`crate::verify`] does. Bytes that the report's
+//! version reserves must be zero: firmware that has more to say raises the version, and what nobody understands is
+//! refused. Bits of POLICY and PLATFORM_INFO are defined without a new version; [`GuestPolicy`] and
+//! [`PlatformInfo`] say which.
 
 use std::fmt;
 
@@ -31,6 +33,14 @@ pub enum ReportError {
     /// A version whose layout is not known.
     #[error("attestation report version {version} is not one of 2, 3, 4, 5")]
     Version {
+        /// VERSION.
+        version: u32,
+    },
+    /// Something stands where the version has nothing.
+    #[error("byte {offset:#x} of the attestation report is reserved in version {version} and not zero")]
+    Reserved {
+        /// Offset of the first such byte.
+        offset: usize,
         /// VERSION.
         version: u32,
     },
@@ -153,6 +163,9 @@ impl Report {
         if !(2..=5).contains(&version) {
             return Err(ReportError::Version { version });
         }
+        if let Some(offset) = reserved(raw, version) {
+            return Err(ReportError::Reserved { offset, version });
+        }
         let key_info = u32::from_le_bytes(field::<0x048, 4, _>(raw));
         Ok(Self {
             version,
@@ -246,6 +259,16 @@ pub fn put_signature(report: &mut [u8; REPORT_SIZE], r: &[u8; 48], s: &[u8; 48])
     s.reverse();
     put::<SIGNED_SIZE, 48, _>(report, r);
     put::<{ SIGNED_SIZE + SCALAR_SIZE }, 48, _>(report, s);
+}
+
+/// The first byte that is not zero where `version` has no field. Bits 5 to 31 of KEY_INFO begin in byte 0x48.
+fn reserved(raw: &[u8; REPORT_SIZE], version: u32) -> Option<usize> {
+    let cpu = if version >= 3 { 0x18B } else { 0x188 };
+    let mitigations = if version >= 5 { 0x208 } else { 0x1F8 };
+    let ranges = [0x049..0x050, cpu..0x1A0, 0x1EB..0x1EC, 0x1EF..0x1F0, mitigations..SIGNED_SIZE];
+    let set = |at: &usize| raw.get(*at).is_some_and(|byte| *byte != 0);
+    let key_info = raw.get(0x048).is_some_and(|byte| byte >> 5 != 0);
+    if key_info { Some(0x048) } else { ranges.into_iter().flatten().find(set) }
 }
 
 fn signing_key(key_info: u32) -> Result<SigningKey, ReportError> {

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use crate::certificate::Certificate;
 use crate::error::{CertificateRole, VerifyError};
+use crate::explain::Explanation;
 use crate::pem;
 use crate::product::Product;
 
@@ -78,6 +79,25 @@ pub enum AnchorError {
     Amd(Product),
 }
 
+impl AnchorError {
+    /// The refusal in words. A root that is not one is refused for the reason that a certificate would be.
+    pub fn explain(&self) -> Explanation {
+        let malformed = |code: &str, expected: &str| Explanation {
+            code: code.to_owned(),
+            claim: "development root".to_owned(),
+            expected: expected.to_owned(),
+            actual: self.to_string(),
+            rule: "a development root is chosen by the operator and kept apart from AMD's".to_owned(),
+            remedy: "configure the root certificate of the development installation".to_owned(),
+        };
+        match self {
+            Self::Malformed(_) => malformed("CertificateMalformed", "one X.509 certificate"),
+            Self::NotARoot(error) => Explanation { claim: "development root".to_owned(), ..error.explain() },
+            Self::Amd(_) => malformed("RootAlreadyTrusted", "a root that is not AMD's"),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Anchor {
     pub(crate) root: TrustRoot,
@@ -113,6 +133,11 @@ impl TrustAnchors {
     /// Every trusted root.
     pub fn roots(&self) -> impl Iterator<Item = TrustRoot> {
         self.0.iter().map(|anchor| anchor.root)
+    }
+
+    /// Whether that root is trusted.
+    pub fn contains(&self, root: &TrustRoot) -> bool {
+        self.0.iter().any(|anchor| anchor.root == *root)
     }
 
     pub(crate) fn find(&self, ark: &Certificate) -> Option<&Anchor> {

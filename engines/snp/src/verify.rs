@@ -5,20 +5,23 @@
 //!           2 RSA signatures                   1 ECDSA signature
 //! ```
 //!
-//! [`verify`] does both. Who verifies many reports of few chips keeps the [`VerifiedChain`]: it is good until one of its
-//! certificates ends, which [`verify_report`] asks again, or until the revocation list changes, which it cannot know.
-//! Neither result has a public constructor.
+//! [`verify`] does both. Who verifies many reports of few chips keeps the [`VerifiedChain`], best in
+//! [`crate::VerifiedChains`]: it is good until one of its certificates ends, which [`verify_report`] asks again, or is
+//! revoked, which [`VerifiedChain::check`] asks again. Neither result has a public constructor.
+
+use aws_lc_rs::signature::ParsedPublicKey;
 
 use crate::UnixTime;
 use crate::bytes::{array, field};
-use crate::certificate::Validity;
+use crate::certificate::{Certificate, Validity};
 use crate::chain::CertChain;
+use crate::consistency;
 use crate::crl::Crls;
-use crate::ecdsa::{self, Point};
+use crate::ecdsa;
 use crate::error::{CertificateRole, VerifyError};
 use crate::extensions::{LeafExtensions, Owner};
 use crate::policy::GuestPolicy;
-use crate::product::Product;
+use crate::product::{CpuIdentity, Product, Silicon};
 use crate::report::{ECDSA_P384_SHA384, REPORT_SIZE, Report, ReportError, SIGNED_SIZE, SigningKey};
 use crate::roots::{TrustAnchors, TrustRoot};
 use crate::tcb::TcbVersion;
@@ -28,8 +31,10 @@ use crate::tcb::TcbVersion;
 pub struct VerifiedChain {
     root: TrustRoot,
     extensions: LeafExtensions,
-    key: Point,
+    key: ParsedPublicKey,
     validity: [Validity; 3],
+    /// What a revocation list of the root can name.
+    serials: [(CertificateRole, Vec<u8>); 2],
 }
 
 impl VerifiedChain {
@@ -41,6 +46,15 @@ impl VerifiedChain {
     /// What the leaf says about its key.
     pub const fn extensions(&self) -> &LeafExtensions {
         &self.extensions
+    }
+
+    /// Whether the chain is good at that time: dates and revocation, which change without it.
+    ///
+    /// # Errors
+    /// A certificate out of its dates or revoked, a list that is missing or not current.
+    pub fn check(&self, crls: &Crls, now: UnixTime) -> Result<(), VerifyError> {
+        check_dates(&self.validity, now)?;
+        crls.check(self.root.id(), owner_key(&self.extensions.owner), &self.serials, now)
     }
 }
 
@@ -86,6 +100,17 @@ impl VerifiedReport {
             Owner::Provider(_) if self.report.chip_id_masked() => None,
             Owner::Provider(_) => self.report.chip_id.get(..self.product().chip_id_len()),
         }
+    }
+
+    /// Whether the platform hides the chip's id. Then the report names no chip: with a VCEK the certificate does, with a
+    /// VLEK nothing does.
+    pub fn chip_id_masked(&self) -> bool {
+        self.report.chip_id_masked()
+    }
+
+    /// The processor by its name in the field; nothing in reports of version 2, which say nothing of it.
+    pub fn silicon(&self) -> Option<Silicon> {
+        self.report.cpu.and_then(CpuIdentity::silicon)
     }
 
     /// The cloud provider's id, when a VLEK signed.
@@ -142,30 +167,52 @@ pub fn verify_chain(
     crls: &Crls,
     now: UnixTime,
 ) -> Result<VerifiedChain, VerifyError> {
+    let verified = prove(chain, anchors)?;
+    verified.check(crls, now)?;
+    Ok(verified)
+}
+
+/// What holds at any time: trusted root, names, algorithms, signatures, AMD's extensions.
+pub(crate) fn prove(chain: &CertChain, anchors: &TrustAnchors) -> Result<VerifiedChain, VerifyError> {
     let CertChain { leaf, ask, ark } = chain;
     // The root's own signature was verified when it became an anchor; here its bytes are the anchor's.
     let Some(anchor) = anchors.find(ark) else {
         return Err(VerifyError::UntrustedRoot { root: ark.id(), subject: ark.subject().to_string() });
     };
-    let validity = [
-        ark.validity(CertificateRole::Ark),
-        ask.validity(CertificateRole::Ask),
-        leaf.validity(CertificateRole::Leaf),
-    ];
-    check_dates(&validity, now)?;
     ask.check_extensions(CertificateRole::Ask)?;
     ask.check_issued_by(ark, CertificateRole::Ask)?;
     leaf.check_extensions(CertificateRole::Leaf)?;
     leaf.check_issued_by(ask, CertificateRole::Leaf)?;
-    crls.check(anchor.root.id(), &[(CertificateRole::Ark, ark), (CertificateRole::Ask, ask)], now)?;
     let extensions = LeafExtensions::parse(leaf.extensions()).map_err(VerifyError::Extensions)?;
     if let TrustRoot::Amd(root) = anchor.root
         && root != extensions.product
     {
         return Err(VerifyError::RootProduct { certificate: extensions.product, root });
     }
-    let key = leaf.p384_key().ok_or(VerifyError::LeafKey)?;
-    Ok(VerifiedChain { root: anchor.root, extensions, key, validity })
+    check_names(leaf, owner_key(&extensions.owner))?;
+    let key = leaf.p384_key().and_then(|point| ecdsa::key(&point)).ok_or(VerifyError::LeafKey)?;
+    let validity = [
+        ark.validity(CertificateRole::Ark),
+        ask.validity(CertificateRole::Ask),
+        leaf.validity(CertificateRole::Leaf),
+    ];
+    let serials = [(CertificateRole::Ark, ark), (CertificateRole::Ask, ask)]
+        .map(|(role, c)| (role, c.serial().to_vec()));
+    Ok(VerifiedChain { root: anchor.root, extensions, key, validity, serials })
+}
+
+/// AMD's names (57230, certificate formats): an ASK issues SEV-VCEK, an ASVK, whose name begins with SEV-VLEK, issues
+/// SEV-VLEK. A development authority may write something behind them.
+fn check_names(leaf: &Certificate, kind: SigningKey) -> Result<(), VerifyError> {
+    let subject = leaf.common_name().unwrap_or_default();
+    if !subject.starts_with(&format!("SEV-{kind}")) {
+        return Err(VerifyError::LeafSubject { kind, subject: leaf.subject().to_string() });
+    }
+    let issuer = leaf.issuer_common_name().unwrap_or_default();
+    if issuer.starts_with("SEV-VLEK") != (kind == SigningKey::Vlek) {
+        return Err(VerifyError::LeafIssuer { kind, issuer: leaf.issuer().to_string() });
+    }
+    Ok(())
 }
 
 /// Verifies a report under a chain that was verified before.
@@ -185,6 +232,7 @@ pub fn verify_report(
     check_product(&report, chain.extensions.product)?;
     check_chip(&report, &chain.extensions)?;
     check_tcb(&report, &chain.extensions)?;
+    consistency::check(&report, chain.extensions.product)?;
     Ok(VerifiedReport { report, root: chain.root, extensions: chain.extensions.clone() })
 }
 
@@ -197,7 +245,7 @@ fn check_dates(validity: &[Validity; 3], now: UnixTime) -> Result<(), VerifyErro
 }
 
 /// The signature comes before every other look into the bytes, and covers them as they came.
-fn check_signature(raw: &[u8; REPORT_SIZE], key: &Point) -> Result<(), VerifyError> {
+fn check_signature(raw: &[u8; REPORT_SIZE], key: &ParsedPublicKey) -> Result<(), VerifyError> {
     let algorithm = u32::from_le_bytes(field::<0x034, 4, _>(raw));
     if algorithm != ECDSA_P384_SHA384 {
         return Err(VerifyError::SignatureAlgorithm { actual: algorithm });

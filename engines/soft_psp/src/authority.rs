@@ -13,7 +13,7 @@ use snp::chain::der_to_pem;
 use snp::{CertChain, Crls, Product, TcbBytes, TcbVersion, TrustAnchors, UnixTime};
 use zeroize::Zeroizing;
 
-use crate::certificates;
+use crate::certificates::{self, Owner, Role};
 use crate::config::Identity;
 use crate::der_write::{OCTET_STRING, explicit, integer, oid, sequence, tlv};
 
@@ -54,6 +54,23 @@ pub struct Authority {
     ask_der: Vec<u8>,
     vcek_der: Vec<u8>,
     chip_id: [u8; 64],
+    vlek: Option<Vlek>,
+}
+
+/// A provider's key, loaded, and the authority that certified it.
+struct Vlek {
+    csp_id: String,
+    der: Vec<u8>,
+    asvk_der: Vec<u8>,
+}
+
+/// Which key signs reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endorsement {
+    /// The chip's.
+    Vcek,
+    /// The provider's.
+    Vlek,
 }
 
 impl Authority {
@@ -71,13 +88,26 @@ impl Authority {
         let ask = rsa_key(&dir.join("ask.pk8"))?;
         let name = |part: &str| dir.join(format!("{part}-{product}.der"));
         let ark_der = ensure(&name("ark"), || certificates::ark(product, &ark, created))?.to_vec();
-        let ask_der = ensure(&name("ask"), || certificates::ask(product, &ask, &ark, created))?.to_vec();
+        let ask_der =
+            ensure(&name("ask"), || certificates::intermediate(product, Role::Ask, &ask, &ark, created))?
+                .to_vec();
         let chip_id = match &identity.chip_id {
             Some(id) => padded(id),
             None => chip_id(&seed, product),
         };
-        let mut authority =
-            Self { product, tcb, seed, created, ark, ask, ark_der, ask_der, vcek_der: Vec::new(), chip_id };
+        let mut authority = Self {
+            product,
+            tcb,
+            seed,
+            created,
+            ark,
+            ask,
+            ark_der,
+            ask_der,
+            vcek_der: Vec::new(),
+            chip_id,
+            vlek: None,
+        };
         let chip = hex::encode(&chip_id[..8]);
         let vcek = name(&format!("vcek-{chip}-{}", tcb.encode(product)));
         authority.vcek_der = ensure(&vcek, || authority.issue_vcek(tcb))?.to_vec();
@@ -85,6 +115,30 @@ impl Authority {
         let root = dir.join("root.pem");
         fs::write(&root, der_to_pem(&authority.ark_der)).map_err(file(&root))?;
         Ok(authority)
+    }
+
+    /// Loads a provider's key and certifies it under an ASVK; makes the ASVK's key at the first call for a directory.
+    ///
+    /// # Errors
+    /// See [`AuthorityError`].
+    pub fn load_vlek(&mut self, dir: &Path, csp_id: &str) -> Result<(), AuthorityError> {
+        let (product, created) = (self.product, self.created);
+        let asvk = rsa_key(&dir.join("asvk.pk8"))?;
+        let asvk_der = ensure(&dir.join(format!("asvk-{product}.der")), || {
+            certificates::intermediate(product, Role::Asvk, &asvk, &self.ark, created)
+        })?;
+        let key = self.key(Endorsement::Vlek, csp_id.as_bytes(), self.tcb)?;
+        // A year from now, with an hour of grace: it is loaded anew at each start.
+        let not_before = jiff::Timestamp::now().as_second() - 3600;
+        let not_before = not_before.max(created);
+        let der = certificates::leaf(product, &key, &asvk, not_before, Owner::Provider(csp_id), self.tcb)?;
+        self.vlek = Some(Vlek { csp_id: csp_id.to_owned(), der, asvk_der: asvk_der.to_vec() });
+        Ok(())
+    }
+
+    /// The key that signs where nobody asks for one in particular (ABI, MSG_REPORT_REQ, KEY_SEL 0).
+    pub fn preferred(&self) -> Endorsement {
+        if self.vlek.is_some() { Endorsement::Vlek } else { Endorsement::Vcek }
     }
 
     /// Whether keys and certificates belong together: those kept, and one made now.
@@ -140,14 +194,27 @@ impl Authority {
     }
 
     fn issue_vcek(&self, tcb: TcbVersion) -> Result<Vec<u8>, AuthorityError> {
-        let key = self.vcek_key(tcb)?;
-        let chip = &self.chip_id[..self.product.chip_id_len()];
-        certificates::vcek(self.product, &key, &self.ask, self.created, chip, tcb)
+        let key = self.key(Endorsement::Vcek, &self.chip_id, tcb)?;
+        let chip = Owner::Chip(&self.chip_id[..self.product.chip_id_len()]);
+        certificates::leaf(self.product, &key, &self.ask, self.created, chip, tcb)
     }
 
     /// VCEK, ASK, ARK, PEM.
     pub fn full_chain_pem(&self) -> String {
         der_to_pem(&self.vcek_der) + &self.chain_pem()
+    }
+
+    /// ASVK then ARK, PEM, when a VLEK is loaded.
+    pub fn vlek_chain_pem(&self) -> Option<String> {
+        self.vlek.as_ref().map(|vlek| der_to_pem(&vlek.asvk_der) + &der_to_pem(&self.ark_der))
+    }
+
+    /// The chain of the key that signed: leaf, intermediate, root, PEM.
+    pub fn chain_of(&self, key: Endorsement) -> String {
+        match (key, &self.vlek, self.vlek_chain_pem()) {
+            (Endorsement::Vlek, Some(vlek), Some(chain)) => der_to_pem(&vlek.der) + &chain,
+            _ => self.full_chain_pem(),
+        }
     }
 
     /// A revocation list as of `now` (Unix seconds), DER.
@@ -163,7 +230,24 @@ impl Authority {
     /// # Errors
     /// When the cryptographic library refuses.
     pub fn sign(&self, message: &[u8]) -> Result<([u8; 48], [u8; 48]), AuthorityError> {
-        let signature = self.vcek_key(self.tcb)?.sign(&SystemRandom::new(), message);
+        self.sign_with(Endorsement::Vcek, message)
+    }
+
+    /// Signs with the chip's or the provider's key for the platform's TCB: r and s, big endian.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses, and for a VLEK where none is loaded.
+    pub fn sign_with(
+        &self,
+        key: Endorsement,
+        message: &[u8],
+    ) -> Result<([u8; 48], [u8; 48]), AuthorityError> {
+        let owner = match (key, &self.vlek) {
+            (Endorsement::Vcek, _) => self.chip_id.as_slice(),
+            (Endorsement::Vlek, Some(vlek)) => vlek.csp_id.as_bytes(),
+            (Endorsement::Vlek, None) => return Err(AuthorityError::Crypto("finding a VLEK")),
+        };
+        let signature = self.key(key, owner, self.tcb)?.sign(&SystemRandom::new(), message);
         let signature = signature.map_err(|_| AuthorityError::Crypto("signing a report"))?;
         let (mut r, mut s) = ([0; 48], [0; 48]);
         let (left, right) =
@@ -178,12 +262,13 @@ impl Authority {
         derive(&self.seed, label, context)
     }
 
-    /// The chip's P-384 key for a TCB: the same at every start, another for every TCB.
-    fn vcek_key(&self, tcb: TcbVersion) -> Result<EcdsaKeyPair, AuthorityError> {
+    /// The P-384 key of a chip or provider for a TCB: the same at every start, another for every TCB.
+    fn key(&self, kind: Endorsement, owner: &[u8], tcb: TcbVersion) -> Result<EcdsaKeyPair, AuthorityError> {
+        let label = if kind == Endorsement::Vlek { "vlek" } else { "vcek" };
         for attempt in 0..=u8::MAX {
             let tcb = tcb.encode(self.product).0;
-            let context = [self.product.name().as_bytes(), &self.chip_id, &tcb, &[attempt]].concat();
-            let scalar = self.derive("vcek", &context);
+            let context = [self.product.name().as_bytes(), owner, &tcb, &[attempt]].concat();
+            let scalar = self.derive(label, &context);
             if let Ok(key) = key_from_scalar(&scalar) {
                 return Ok(key);
             }

@@ -13,7 +13,7 @@ use crate::der_write::{
 const DAY: i64 = 86_400;
 /// Seconds by which a verifier's clock may be behind.
 const GRACE: i64 = 3_600;
-/// AMD's arc: `.1` structVersion, `.2` productName, `.3.x` patch levels, `.4` hwID.
+/// AMD's arc: `.1` structVersion, `.2` productName, `.3.x` patch levels, `.4` hwID, `.5` cspID.
 const AMD: [u64; 8] = [1, 3, 6, 1, 4, 1, 3704, 1];
 const SHA384: [u64; 9] = [2, 16, 840, 1, 101, 3, 4, 2, 2];
 const MGF1: [u64; 7] = [1, 2, 840, 113_549, 1, 1, 8];
@@ -26,8 +26,21 @@ pub enum Role {
     Ark,
     /// What signs chips' keys.
     Ask,
+    /// What signs providers' keys.
+    Asvk,
     /// A chip's key.
     Vcek,
+    /// A provider's key.
+    Vlek,
+}
+
+/// Whom a leaf's key belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner<'a> {
+    /// A chip, by as many bytes as its product has.
+    Chip(&'a [u8]),
+    /// A provider, by its name.
+    Provider(&'a str),
 }
 
 impl Role {
@@ -35,7 +48,9 @@ impl Role {
         match self {
             Self::Ark => format!("ARK-{product} (Casemate development)"),
             Self::Ask => format!("SEV-{product} (Casemate development)"),
+            Self::Asvk => format!("SEV-VLEK-{product} (Casemate development)"),
             Self::Vcek => "SEV-VCEK (Casemate development)".to_owned(),
+            Self::Vlek => "SEV-VLEK (Casemate development)".to_owned(),
         }
     }
 }
@@ -125,19 +140,20 @@ pub fn ark(product: Product, key: &RsaKeyPair, not_before: i64) -> Result<Vec<u8
     certificate.sign(key)
 }
 
-/// The intermediate, signed by the root.
-pub fn ask(
+/// An intermediate, ASK or ASVK, signed by the root.
+pub fn intermediate(
     product: Product,
+    subject: Role,
     key: &RsaKeyPair,
     signer: &RsaKeyPair,
     not_before: i64,
 ) -> Result<Vec<u8>, AuthorityError> {
     let certificate = Certificate {
         product,
-        subject: Role::Ask,
+        subject,
         issuer: Role::Ark,
         spki: &spki(key)?,
-        serial: 0x1_0001,
+        serial: if subject == Role::Asvk { 0x1_0101 } else { 0x1_0001 },
         not_before,
         days: 25 * 365,
         extensions: authority_extensions(),
@@ -145,27 +161,31 @@ pub fn ask(
     certificate.sign(signer)
 }
 
-/// A chip's certificate for one TCB: seven years.
-pub fn vcek(
+/// A chip's certificate for one TCB, seven years; a provider's, one.
+pub fn leaf(
     product: Product,
     key: &EcdsaKeyPair,
     signer: &RsaKeyPair,
     not_before: i64,
-    chip_id: &[u8],
+    owner: Owner<'_>,
     tcb: TcbVersion,
 ) -> Result<Vec<u8>, AuthorityError> {
+    let (subject, issuer, years) = match owner {
+        Owner::Chip(_) => (Role::Vcek, Role::Ask, 7),
+        Owner::Provider(_) => (Role::Vlek, Role::Asvk, 1),
+    };
     let spki =
         aws_lc_rs::encoding::AsDer::<aws_lc_rs::encoding::PublicKeyX509Der<'_>>::as_der(key.public_key())
             .map_err(|_| AuthorityError::Crypto("encoding a public key"))?;
     let certificate = Certificate {
         product,
-        subject: Role::Vcek,
-        issuer: Role::Ask,
+        subject,
+        issuer,
         spki: spki.as_ref(),
         serial: 0,
         not_before,
-        days: 7 * 365,
-        extensions: chip_extensions(product, chip_id, tcb),
+        days: years * 365,
+        extensions: leaf_extensions(product, owner, tcb),
     };
     certificate.sign(signer)
 }
@@ -174,7 +194,7 @@ fn amd(arcs: &[u64]) -> Vec<u64> {
     [&AMD, arcs].concat()
 }
 
-fn chip_extensions(product: Product, chip_id: &[u8], tcb: TcbVersion) -> Vec<u8> {
+fn leaf_extensions(product: Product, owner: Owner<'_>, tcb: TcbVersion) -> Vec<u8> {
     let name = format!("{product}-B0");
     let [r0, r1, r2, r3] = tcb.reserved;
     let turin = product == Product::Turin;
@@ -191,7 +211,10 @@ fn chip_extensions(product: Product, chip_id: &[u8], tcb: TcbVersion) -> Vec<u8>
     for (number, level) in levels {
         extensions.extend(extension(&amd(&[3, number]), false, &integer(u64::from(level))));
     }
-    extensions.extend(extension(&amd(&[4]), false, &tlv(OCTET_STRING, chip_id)));
+    extensions.extend(match owner {
+        Owner::Chip(id) => extension(&amd(&[4]), false, &tlv(OCTET_STRING, id)),
+        Owner::Provider(name) => extension(&amd(&[5]), false, &tlv(IA5_STRING, name.as_bytes())),
+    });
     extensions
 }
 

@@ -30,6 +30,23 @@ pub struct Config {
     /// Patch levels that reports state.
     #[serde(default)]
     pub tcb: Tcb,
+    /// Version of the reports: 2, 3, 4 or 5.
+    #[serde(default = "version_3")]
+    pub report_version: u32,
+    /// Reports do not name the chip (SNP_CONFIG, MASK_CHIP_ID).
+    #[serde(default)]
+    pub mask_chip_id: bool,
+    /// A provider's key is loaded; it signs where a guest asks for no key in particular.
+    #[serde(default)]
+    pub vlek: Option<Vlek>,
+}
+
+/// A versioned loaded endorsement key (SNP_VLEK_LOAD).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vlek {
+    /// The provider's name in the certificate.
+    pub csp_id: String,
 }
 
 /// Patch levels by component.
@@ -134,6 +151,12 @@ impl Config {
         if !self.kds_listen.ip().is_loopback() {
             return Some(("kds_listen", format!("is not a loopback address: {}", self.kds_listen)));
         }
+        if !(2..=5).contains(&self.report_version) {
+            return Some(("report_version", format!("is {}, and not 2, 3, 4 or 5", self.report_version)));
+        }
+        if self.vlek.as_ref().is_some_and(|vlek| vlek.csp_id.is_empty() || !vlek.csp_id.is_ascii()) {
+            return Some(("vlek.csp_id", "is not a name in ASCII".to_owned()));
+        }
         let len = self.product.chip_id_len();
         let bad_chip = self.chip_id.is_some() && self.chip_bytes().is_none_or(|id| id.len() != len);
         bad_chip.then(|| ("chip_id", format!("is not {len} bytes of hex")))
@@ -154,6 +177,10 @@ impl Config {
 
 fn milan() -> Product {
     Product::Milan
+}
+
+fn version_3() -> u32 {
+    3
 }
 
 fn product<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Product, D::Error> {

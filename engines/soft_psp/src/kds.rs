@@ -37,6 +37,8 @@ fn router(authority: Arc<Authority>) -> Router {
         .route("/vcek/v1/{product}/cert_chain", get(chain))
         .route("/vcek/v1/{product}/crl", get(crl))
         .route("/vcek/v1/{product}/{hwid}", get(vcek))
+        .route("/vlek/v1/{product}/cert_chain", get(vlek_chain))
+        .route("/vlek/v1/{product}/crl", get(crl))
         .with_state(authority)
 }
 
@@ -58,6 +60,14 @@ async fn chain(State(authority): State<Arc<Authority>>, Path(product): Path<Stri
     }
 }
 
+async fn vlek_chain(State(authority): State<Arc<Authority>>, Path(product): Path<String>) -> Response {
+    match authority.vlek_chain_pem().filter(|_| is_ours(&authority, &product)) {
+        None => StatusCode::NOT_FOUND.into_response(),
+        Some(chain) => ([(CONTENT_TYPE, "application/x-pem-file")], chain).into_response(),
+    }
+}
+
+/// One list for both kinds of keys: the root revokes nothing.
 async fn crl(State(authority): State<Arc<Authority>>, Path(product): Path<String>) -> Response {
     if !is_ours(&authority, &product) {
         return StatusCode::NOT_FOUND.into_response();

@@ -69,7 +69,11 @@ pub enum RunError {
 pub fn run(config: &Config) -> Result<(), RunError> {
     refuse_real_processor(Path::new("/dev/sev"))?;
     let _lock = lock(&config.state_dir)?;
-    let authority = Arc::new(Authority::open(&config.state_dir, &config.identity())?);
+    let mut authority = Authority::open(&config.state_dir, &config.identity())?;
+    if let Some(vlek) = &config.vlek {
+        authority.load_vlek(&config.state_dir, &vlek.csp_id)?;
+    }
+    let authority = Arc::new(authority);
     tracing::warn!(root = %hex::encode(authority.root_id()), "development root: this processor protects nothing");
     let platform = Arc::new(Platform::new(Arc::clone(&authority), config));
     server::listen(config, &platform)?;

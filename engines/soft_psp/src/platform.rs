@@ -16,7 +16,7 @@ use snp::{GuestPolicy, PlatformInfo, Report, SigningKey, TcbBytes};
 
 use zeroize::Zeroizing;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Endorsement};
 use crate::config::Config;
 
 /// Firmware ABI that is played.
@@ -36,6 +36,8 @@ const PAGE: u64 = 4096;
 pub struct Platform {
     authority: Arc<Authority>,
     runtime_dir: PathBuf,
+    report_version: u32,
+    mask_chip_id: bool,
     guests: Mutex<Guests>,
 }
 
@@ -97,7 +99,13 @@ pub enum Effect {
 impl Platform {
     /// A processor without guests.
     pub fn new(authority: Arc<Authority>, config: &Config) -> Self {
-        Self { authority, runtime_dir: config.runtime_dir.clone(), guests: Mutex::default() }
+        Self {
+            authority,
+            runtime_dir: config.runtime_dir.clone(),
+            report_version: config.report_version,
+            mask_chip_id: config.mask_chip_id,
+            guests: Mutex::default(),
+        }
     }
 
     /// Path of a guest's socket.
@@ -219,9 +227,9 @@ impl Platform {
         if request.vmpl > 3 {
             return refuse(status::INVALID_PARAM, format!("VMPL {} does not exist", request.vmpl));
         }
-        check_key_select(request.key_select)?;
-        let mut raw = self.unsigned(context, request)?.encode();
-        let signature = self.authority.sign(&raw[..SIGNED_SIZE]);
+        let key = self.select_key(request.key_select)?;
+        let mut raw = self.unsigned(context, request, key)?.encode();
+        let signature = self.authority.sign_with(key, &raw[..SIGNED_SIZE]);
         let (r, s) =
             signature.map_err(|error| Refusal { code: status::INVALID_KEY, message: error.to_string() })?;
         put_signature(&mut raw, &r, &s);
@@ -229,12 +237,26 @@ impl Platform {
         Ok(raw.to_vec())
     }
 
-    fn unsigned(&self, context: u64, request: &ReportRequest) -> Result<Report, Refusal> {
+    /// KEY_SEL: 0 the provider's key if there is one, else the chip's; 1 the chip's; 2 the provider's.
+    fn select_key(&self, key_select: u32) -> Result<Endorsement, Refusal> {
+        let preferred = self.authority.preferred();
+        match key_select {
+            0 => Ok(preferred),
+            1 => Ok(Endorsement::Vcek),
+            2 if preferred == Endorsement::Vlek => Ok(Endorsement::Vlek),
+            2 => refuse(status::INVALID_KEY, "no VLEK is installed"),
+            other => refuse(status::INVALID_PARAM, format!("KEY_SEL {other} is not defined")),
+        }
+    }
+
+    fn unsigned(&self, context: u64, request: &ReportRequest, key: Endorsement) -> Result<Report, Refusal> {
         let (policy, measurement, running) = self.running(context)?;
         let (tcb, identity) = (self.authority.tcb_bytes(), &running.identity);
-        let product = self.authority.product();
+        let (product, version) = (self.authority.product(), self.report_version);
+        // This processor knows no mitigations.
+        let mitigations = (version >= 5).then_some(0);
         Ok(Report {
-            version: 3,
+            version,
             guest_svn: identity.guest_svn,
             policy,
             family_id: identity.family_id,
@@ -245,7 +267,10 @@ impl Platform {
             platform_info: PLATFORM,
             author_key_en: identity.author_key_digest.is_some(),
             mask_chip_key: false,
-            signing_key: SigningKey::Vcek,
+            signing_key: match key {
+                Endorsement::Vcek => SigningKey::Vcek,
+                Endorsement::Vlek => SigningKey::Vlek,
+            },
             report_data: request.report_data,
             measurement,
             host_data: running.host_data,
@@ -254,32 +279,35 @@ impl Platform {
             report_id: running.report_id,
             report_id_ma: [0xFF; 32],
             reported_tcb: tcb,
-            cpu: Some(product.cpu()),
-            chip_id: self.authority.chip_id(),
+            cpu: (version >= 3).then(|| product.cpu()),
+            chip_id: if self.mask_chip_id { [0; 64] } else { self.authority.chip_id() },
             committed_tcb: tcb,
             current_version: FIRMWARE,
             committed_version: FIRMWARE,
             launch_tcb: tcb,
-            launch_mit_vector: None,
-            current_mit_vector: None,
+            launch_mit_vector: mitigations,
+            current_mit_vector: mitigations,
         })
     }
 
     fn extended_report(&self, context: u64, request: &ReportRequest) -> Result<GuestResponse, Refusal> {
         let report = self.report(context, request)?;
-        let certificates_pem = self.authority.full_chain_pem();
+        let certificates_pem = self.authority.chain_of(self.select_key(request.key_select)?);
         Ok(GuestResponse::ExtendedReport { report, certificates_pem })
     }
 
     fn derived_key(&self, context: u64, request: &DerivedKeyRequest) -> Result<GuestResponse, Refusal> {
         let (policy, measurement, running) = self.running(context)?;
+        let key = self.select_key((request.root_key_select & KEY_SELECT) >> 1)?;
         check_key_request(request, &running.identity, self.authority.tcb_bytes(), self.authority.product())?;
         let select = request.field_select;
         let mixed =
             |field: u64, bytes: &[u8]| if select.has(field) { bytes.to_vec() } else { vec![0; bytes.len()] };
         let chip = self.authority.chip_id();
-        let (label, root) = match request.root_key_select & VMRK {
-            0 => ("guest-key", chip.as_slice()),
+        let (label, root) = match (request.root_key_select & VMRK, key) {
+            (0, Endorsement::Vcek) => ("guest-key", chip.as_slice()),
+            // The provider's key is the same on all of its chips, and so is what is derived from it.
+            (0, Endorsement::Vlek) => ("guest-key-vlek", &[][..]),
             _ => ("guest-key-vmrk", running.root_key.0.as_slice()),
         };
         let parts = [
@@ -409,15 +437,6 @@ fn check_policy(policy: GuestPolicy) -> Result<(), Refusal> {
     }
 }
 
-/// KEY_SEL: 0 whatever there is, 1 VCEK, 2 VLEK, which this processor has not.
-fn check_key_select(key_select: u32) -> Result<(), Refusal> {
-    match key_select {
-        0 | 1 => Ok(()),
-        2 => refuse(status::INVALID_KEY, "no VLEK is installed"),
-        other => refuse(status::INVALID_PARAM, format!("KEY_SEL {other} is not defined")),
-    }
-}
-
 /// A guest cannot derive keys of versions above its own (ABI section 7.2 "Key Derivation").
 fn check_key_request(
     request: &DerivedKeyRequest,
@@ -429,7 +448,6 @@ fn check_key_request(
     if reserved || request.field_select.0 & !FieldSelect::ALL != 0 || request.vmpl > 3 {
         return refuse(status::INVALID_PARAM, "a reserved bit is set, or a value is out of its range");
     }
-    check_key_select(request.root_key_select >> 1)?;
     // This processor knows no mitigations, so every guest was launched with none.
     match request.launch_mit_vector {
         Some(0) => {}

@@ -7,13 +7,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::clients;
+use crate::{clients, fuzz};
 
 /// A lane (CONTRIBUTING.md says what each needs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Lane {
     /// Every crate's own tests: no root, no network, no clock.
     Unit,
+    /// Every fuzz target for a few seconds (`cargo xtask fuzz` runs them for longer).
+    Fuzz,
     /// A whole platform with a machine that plays its guest: every process crashes at every step.
     Stack,
     /// Real guests under QEMU.
@@ -33,7 +35,7 @@ struct Tally {
 
 /// Runs the lanes in order, all of them if none is named, and prints the closing line.
 pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
-    let all = [Lane::Unit, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
+    let all = [Lane::Unit, Lane::Fuzz, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
     let mut tally = Tally::default();
     for lane in if lanes.is_empty() { &all[..] } else { lanes } {
         run_lane(root, *lane, &mut tally)?;
@@ -52,6 +54,7 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
     match lane {
         Lane::Unit => cargo_test(root, &["--workspace", "--exclude", "devkit"], None, tally),
+        Lane::Fuzz => tally.fuzzed(fuzz::run(root, FUZZ_SECONDS, &[])?),
         Lane::Stack => cargo_test(root, &STACK, None, tally),
         Lane::Vm => with_sdk(root, &VM, tally),
         Lane::Clients => with_sdk(root, &SDK, tally),
@@ -69,6 +72,8 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
     cargo_test(root, arguments, Some(("CASEMATE_SDK_PYTHON", python)), tally)
 }
 
+/// For each target of the fuzz lane.
+const FUZZ_SECONDS: u32 = 10;
 /// The whole platform, without guests.
 const STACK: [&str; 4] = ["-p", "devkit", "--test", "stack"];
 /// Real guests.
@@ -107,6 +112,14 @@ fn cargo_test(
 }
 
 impl Tally {
+    /// A target without a finding is a test that passed.
+    fn fuzzed(&mut self, (clean, found): (usize, Vec<String>)) -> Result<()> {
+        self.passed += u64::try_from(clean)?;
+        self.failed += u64::try_from(found.len())?;
+        self.failures.extend(found.into_iter().map(|name| format!("fuzz target {name}")));
+        Ok(())
+    }
+
     /// Counts `test result: ok. 3 passed; 1 failed; ...` and remembers `test name ... FAILED`.
     fn count(&mut self, line: &str) {
         if let Some(rest) = line.strip_prefix("test result: ") {

@@ -3,6 +3,7 @@
 mod arch;
 mod check;
 mod clients;
+mod fuzz;
 mod house;
 mod lanes;
 
@@ -26,9 +27,17 @@ enum Command {
     Arch,
     /// Rules that clippy cannot see: file length, module heads, SQL outside store/, sleeps in tests.
     House,
+    /// Fuzzes every target of `fuzz/`, or the named ones; fails on a finding.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Names of targets.
+        targets: Vec<String>,
+    },
     /// Runs a lane of tests, or all that this machine can run; ends with `N passed, N failed`.
     Test {
-        /// unit, vm, clients, hardware; all of them if none is named.
+        /// unit, fuzz, stack, vm, clients, hardware; all of them if none is named.
         #[arg(value_enum)]
         lanes: Vec<lanes::Lane>,
     },
@@ -39,6 +48,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(&root()),
         Command::Arch => arch::run(&root()),
         Command::House => house::run(&root()),
+        Command::Fuzz { seconds, targets } => fuzz::command(&root(), seconds, &targets),
         Command::Test { lanes } => lanes::run(&root(), &lanes),
     };
     match result {

@@ -30,11 +30,56 @@ use x509_cert::time::{Time, Validity};
 use crate::support::NOW;
 
 const YEAR: i64 = 31_536_000;
-const ASK_SERIAL: u8 = 0x41;
+/// Serial number of the intermediate.
+pub(crate) const ASK_SERIAL: u8 = 0x41;
+/// Serial number of the root.
+pub(crate) const ARK_SERIAL: u8 = 0x40;
 
 static ARK: LazyLock<RsaKeyPair> = LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa4096).unwrap());
 static ASK: LazyLock<RsaKeyPair> = LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa4096).unwrap());
 static SMALL: LazyLock<RsaKeyPair> = LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+static STRANGER: LazyLock<RsaKeyPair> = LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa4096).unwrap());
+
+/// An RSA key of this process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// The root's.
+    Ark,
+    /// The intermediate's.
+    Ask,
+    /// Of 2,048 bits.
+    Small,
+    /// Nobody's.
+    Stranger,
+}
+
+impl Key {
+    fn pair(self) -> &'static RsaKeyPair {
+        match self {
+            Self::Ark => &ARK,
+            Self::Ask => &ASK,
+            Self::Small => &SMALL,
+            Self::Stranger => &STRANGER,
+        }
+    }
+
+    fn spki(self) -> Vec<u8> {
+        spki(self.pair().public_key())
+    }
+}
+
+/// What kind of key a leaf certificate is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeafKey {
+    /// As AMD's.
+    P384,
+    /// On a smaller curve.
+    P256,
+    /// P-384 with its curve named P-256.
+    P384NamedP256,
+    /// An RSA key.
+    Rsa,
+}
 
 /// How a certificate or list is signed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,7 +117,7 @@ impl Algorithm {
         AlgorithmIdentifierOwned { oid: ObjectIdentifier::new_unwrap(oid), parameters: Some(parameters) }
     }
 
-    fn sign(self, key: &RsaKeyPair, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(self, key: &RsaKeyPair, message: &[u8]) -> Vec<u8> {
         let encoding: &'static dyn RsaEncoding = match self {
             Self::Pss { .. } => &RSA_PSS_SHA384,
             Self::PssSha256 => &RSA_PSS_SHA256,
@@ -105,10 +150,19 @@ struct Signed {
     signature: BitString,
 }
 
-fn signed(content: &[u8], algorithm: Algorithm, key: &RsaKeyPair) -> Vec<u8> {
+/// Content with a signature; `named` is the algorithm that the outer structure names.
+fn signed(content: &[u8], algorithm: Algorithm, named: Algorithm, key: &RsaKeyPair) -> Vec<u8> {
     let signature = BitString::from_bytes(&algorithm.sign(key, content)).unwrap();
     let content = Any::from_der(content).unwrap();
-    Signed { content, algorithm: algorithm.identifier(), signature }.to_der().unwrap()
+    Signed { content, algorithm: named.identifier(), signature }.to_der().unwrap()
+}
+
+/// Any content, signed as AMD signs; for the fuzz targets.
+#[allow(dead_code, reason = "the fuzz targets include this file")]
+pub(crate) fn sign_der(content: &[u8], key: Key) -> Option<Vec<u8>> {
+    let algorithm = Algorithm::Pss { trailer: true };
+    Any::from_der(content).ok()?;
+    Some(signed(content, algorithm, algorithm, key.pair()))
 }
 
 /// One certificate's description.
@@ -120,11 +174,15 @@ pub(crate) struct Paper {
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
     pub(crate) algorithm: Algorithm,
+    /// The algorithm that the outer structure names, when it is another.
+    pub(crate) named: Option<Algorithm>,
+    pub(crate) version: Version,
+    pub(crate) signed_by: Key,
     pub(crate) extensions: Vec<Extension>,
 }
 
 impl Paper {
-    fn new(subject: &str, issuer: &str, serial: u8, extensions: Vec<Extension>) -> Self {
+    fn new(subject: &str, issuer: &str, serial: u8, signed_by: Key, extensions: Vec<Extension>) -> Self {
         Self {
             subject: format!("CN={subject},O=Casemate test"),
             issuer: format!("CN={issuer},O=Casemate test"),
@@ -132,13 +190,16 @@ impl Paper {
             not_before: NOW.0 - YEAR,
             not_after: NOW.0 + YEAR,
             algorithm: Algorithm::Pss { trailer: true },
+            named: None,
+            version: Version::V3,
+            signed_by,
             extensions,
         }
     }
 
-    fn sign(&self, spki: &[u8], key: &RsaKeyPair) -> Vec<u8> {
+    fn sign(&self, spki: &[u8]) -> Vec<u8> {
         let tbs = Tbs {
-            version: Version::V3,
+            version: self.version,
             serial: SerialNumber::new(&[self.serial]).unwrap(),
             signature: self.algorithm.identifier(),
             issuer: self.issuer.parse().unwrap(),
@@ -147,7 +208,8 @@ impl Paper {
             key: SubjectPublicKeyInfoOwned::from_der(spki).unwrap(),
             extensions: self.extensions.clone(),
         };
-        signed(&tbs.to_der().unwrap(), self.algorithm, key)
+        let named = self.named.unwrap_or(self.algorithm);
+        signed(&tbs.to_der().unwrap(), self.algorithm, named, self.signed_by.pair())
     }
 
     /// Replaces the value of an extension.
@@ -181,11 +243,19 @@ pub(crate) struct Forge {
     pub(crate) leaf: Paper,
     pub(crate) ask: Paper,
     pub(crate) ark: Paper,
-    /// The leaf's key is on P-256.
-    pub(crate) p256: bool,
-    /// The intermediate's key has 2,048 bits.
-    pub(crate) small_ask: bool,
+    pub(crate) leaf_key: LeafKey,
+    pub(crate) ask_key: Key,
+    product: Product,
     pub(crate) report: Report,
+}
+
+/// Evidence that was made: DER, the report, and the key that signed it.
+pub(crate) struct Made {
+    pub(crate) leaf: Vec<u8>,
+    pub(crate) ask: Vec<u8>,
+    pub(crate) ark: Vec<u8>,
+    pub(crate) report: Vec<u8>,
+    pub(crate) key: EcdsaKeyPair,
 }
 
 impl Forge {
@@ -199,11 +269,12 @@ impl Forge {
         let hwid = extension(oids::HWID, false, &chip[..product.chip_id_len()]);
         let extensions = [leaf_extensions(product, tcb), vec![hwid]].concat();
         Self {
-            leaf: Paper::new("SEV-VCEK", "SEV-test", 0, extensions),
-            ask: Paper::new("SEV-test", "ARK-test", ASK_SERIAL, ca_extensions()),
-            ark: Paper::new("ARK-test", "ARK-test", 0x40, ca_extensions()),
-            p256: false,
-            small_ask: false,
+            leaf: Paper::new("SEV-VCEK", "SEV-test", 0, Key::Ask, extensions),
+            ask: Paper::new("SEV-test", "ARK-test", ASK_SERIAL, Key::Ark, ca_extensions()),
+            ark: Paper::new("ARK-test", "ARK-test", ARK_SERIAL, Key::Ark, ca_extensions()),
+            leaf_key: LeafKey::P384,
+            ask_key: Key::Ask,
+            product,
             report,
         }
     }
@@ -212,9 +283,27 @@ impl Forge {
         Self::new(Product::Milan)
     }
 
+    /// The product of the report, as the certificate has it.
+    pub(crate) fn product(&self) -> Product {
+        self.product
+    }
+
+    /// With a report of that version.
+    pub(crate) fn version(mut self, version: u32) -> Self {
+        let report = &mut self.report;
+        report.version = version;
+        report.cpu = report.cpu.filter(|_| version >= 3);
+        report.launch_mit_vector = report.launch_mit_vector.filter(|_| version >= 5);
+        report.current_mit_vector = report.current_mit_vector.filter(|_| version >= 5);
+        self
+    }
+
     /// The same with a VLEK of a provider and a masked chip id.
     pub(crate) fn vlek(mut self) -> Self {
         self.leaf.remove(oids::HWID);
+        self.leaf.subject = "CN=SEV-VLEK,O=Casemate test".to_owned();
+        self.leaf.issuer = "CN=SEV-VLEK-test,O=Casemate test".to_owned();
+        self.ask.subject = self.leaf.issuer.clone();
         let provider = Ia5String::new("CN=provider").unwrap().to_der().unwrap();
         self.leaf.extensions.push(extension(oids::CSP_ID, false, &provider));
         self.report.signing_key = SigningKey::Vlek;
@@ -222,21 +311,32 @@ impl Forge {
         self
     }
 
-    /// DER of leaf, intermediate, root, and the signed report.
+    /// The chain and the signed report.
     pub(crate) fn make(&self) -> (CertChain, Vec<u8>) {
-        let algorithm =
-            if self.p256 { &ECDSA_P256_SHA256_FIXED_SIGNING } else { &ECDSA_P384_SHA384_FIXED_SIGNING };
-        let chip_key = EcdsaKeyPair::generate(algorithm).unwrap();
-        let ask_key = if self.small_ask { &SMALL } else { &ASK };
-        let leaf = self.leaf.sign(&spki(chip_key.public_key()), ask_key);
-        let ask = self.ask.sign(&spki(ask_key.public_key()), &ARK);
-        let chain = CertChain::from_der(&leaf, &ask, &self.root()).unwrap();
-        (chain, sign_report(&self.report, &chip_key))
+        let made = self.parts();
+        (CertChain::from_der(&made.leaf, &made.ask, &made.ark).unwrap(), made.report)
+    }
+
+    /// All that was made.
+    pub(crate) fn parts(&self) -> Made {
+        let algorithm = match self.leaf_key {
+            LeafKey::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+            _ => &ECDSA_P384_SHA384_FIXED_SIGNING,
+        };
+        let key = EcdsaKeyPair::generate(algorithm).unwrap();
+        let leaf_spki = match self.leaf_key {
+            LeafKey::Rsa => Key::Stranger.spki(),
+            LeafKey::P384NamedP256 => named_p256(&spki(key.public_key())),
+            _ => spki(key.public_key()),
+        };
+        let (leaf, ask) = (self.leaf.sign(&leaf_spki), self.ask.sign(&self.ask_key.spki()));
+        let report = sign_report(&self.report.encode(), &key);
+        Made { leaf, ask, ark: self.root(), report, key }
     }
 
     /// DER of the root.
     pub(crate) fn root(&self) -> Vec<u8> {
-        self.ark.sign(&spki(ARK.public_key()), &ARK)
+        self.ark.sign(&Key::Ark.spki())
     }
 
     /// AMD's roots and this one (RSASSA-PSS is randomised: a root is another certificate each time it is made).
@@ -271,8 +371,8 @@ impl Forge {
             revoked_certificates: if revoked.is_empty() { None } else { Some(revoked) },
             crl_extensions: if list.extensions.is_empty() { None } else { Some(list.extensions.clone()) },
         };
-        let key = if list.signed_by_ask { &ASK } else { &ARK };
-        signed(&tbs.to_der().unwrap(), list.algorithm, key)
+        let named = list.named.unwrap_or(list.algorithm);
+        signed(&tbs.to_der().unwrap(), list.algorithm, named, list.signed_by.pair())
     }
 }
 
@@ -285,7 +385,9 @@ pub(crate) struct List {
     pub(crate) revoked: Vec<u8>,
     pub(crate) extensions: Vec<Extension>,
     pub(crate) algorithm: Algorithm,
-    pub(crate) signed_by_ask: bool,
+    /// The algorithm that the outer structure names, when it is another.
+    pub(crate) named: Option<Algorithm>,
+    pub(crate) signed_by: Key,
 }
 
 impl List {
@@ -298,7 +400,8 @@ impl List {
             revoked: Vec::new(),
             extensions: Vec::new(),
             algorithm: Algorithm::Pss { trailer: true },
-            signed_by_ask: false,
+            named: None,
+            signed_by: Key::Ark,
         }
     }
 
@@ -372,8 +475,9 @@ fn report(product: Product, tcb: TcbVersion, chip_id: [u8; 64]) -> Report {
     }
 }
 
-fn sign_report(report: &Report, key: &EcdsaKeyPair) -> Vec<u8> {
-    let mut raw: [u8; REPORT_SIZE] = report.encode();
+/// The bytes with a signature of `key`.
+pub(crate) fn sign_report(unsigned: &[u8; REPORT_SIZE], key: &EcdsaKeyPair) -> Vec<u8> {
+    let mut raw = *unsigned;
     let signature = key.sign(&SystemRandom::new(), &raw[..0x2A0]).unwrap();
     let (mut r, mut s) = ([0; 48], [0; 48]);
     let half = signature.as_ref().len() / 2;
@@ -381,4 +485,12 @@ fn sign_report(report: &Report, key: &EcdsaKeyPair) -> Vec<u8> {
     s[48 - half..].copy_from_slice(&signature.as_ref()[half..]);
     put_signature(&mut raw, &r, &s);
     raw.to_vec()
+}
+
+/// A P-384 key whose algorithm names the curve P-256.
+fn named_p256(spki: &[u8]) -> Vec<u8> {
+    let mut key = SubjectPublicKeyInfoOwned::from_der(spki).unwrap();
+    let curve = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+    key.algorithm.parameters = Some(Any::encode_from(&curve).unwrap());
+    key.to_der().unwrap()
 }

@@ -1,6 +1,8 @@
 //! Tests of `snp` against evidence from real machines, against independent implementations, and against attacks.
 
 mod attacks;
+mod cache;
+mod corpus;
 mod explanations;
 mod forge;
 mod id_block;

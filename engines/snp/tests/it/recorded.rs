@@ -1,8 +1,9 @@
 //! Evidence recorded elsewhere: a VLEK of a cloud provider, and the reports inside Azure's HCL reports.
 
-use snp::{CertChain, Crls, Product, SigningKey, TrustAnchors, UnixTime};
+use snp::extensions::Owner;
+use snp::{CertChain, Crls, Product, Report, SigningKey, TrustAnchors, TrustRoot, UnixTime};
 
-use crate::support::{Evidence, NOW, vector};
+use crate::support::{Evidence, NOW, data, vector};
 
 /// Where the report stands in an HCL report, behind its header of 32 bytes.
 const HCL_REPORT: std::ops::Range<usize> = 0x20..0x20 + 0x4A0;
@@ -56,4 +57,47 @@ fn recorded_certificates_do_not_vouch_for_each_other() {
         let evidence = Evidence { leaf, ..Evidence::milan() };
         assert_eq!(evidence.refusal(), "ReportSignatureInvalid");
     }
+}
+
+/// What the crate `az-cvm-vtpm` carries: a chain, and an HCL report of another machine, whose VCEK is not there.
+#[test]
+fn a_chain_and_an_hcl_report_of_azure_s_everywhere() {
+    let chain = CertChain::from_pem(&data("az-cvm-vtpm-certs.pem")).unwrap();
+    let verified = snp::verify_chain(&chain, &TrustAnchors::amd(), &Crls::default(), NOW).unwrap();
+    assert_eq!(*verified.root(), TrustRoot::Amd(Product::Milan));
+    assert!(matches!(&verified.extensions().owner, Owner::Chip(id) if id.len() == 64));
+    let mut altered = chain.ask_der().to_vec();
+    *altered.last_mut().unwrap() ^= 1;
+    let altered = CertChain::from_der(chain.leaf_der(), &altered, chain.ark_der()).unwrap();
+    let refused = snp::verify_chain(&altered, &TrustAnchors::amd(), &Crls::default(), NOW).unwrap_err();
+    assert_eq!(refused.code(), "CertificateSignatureInvalid");
+    let hcl = data("../../../vtpm/tests/data/hcl-report-snp.bin");
+    let report = Report::parse(&hcl[HCL_REPORT]).unwrap();
+    assert_eq!((report.version, report.vmpl, report.product()), (2, 0, None));
+    assert_eq!(report.encode()[..0x2A0], hcl[HCL_REPORT][..0x2A0]);
+    for chain in [chain, Evidence::milan().chain()] {
+        let refused =
+            snp::verify(&hcl[HCL_REPORT], &chain, &TrustAnchors::amd(), &Crls::default(), NOW).unwrap_err();
+        assert_eq!(refused.code(), "ReportSignatureInvalid", "the VCEK of another machine");
+    }
+}
+
+/// The Turin certificate that the crate `sev` carries; its report is not there.
+#[test]
+fn a_turin_chain_verifies_everywhere() {
+    let (ask, ark) = (snp::amd_ask_der(Product::Turin), snp::amd_ark_der(Product::Turin));
+    let leaf = data("sev-turin-vcek.der");
+    let verify = |leaf: &[u8], ask: &[u8], ark: &[u8]| {
+        let chain = CertChain::from_der(leaf, ask, ark).unwrap();
+        snp::verify_chain(&chain, &TrustAnchors::amd(), &Crls::default(), NOW).map_err(|error| error.code())
+    };
+    let verified = verify(&leaf, ask, ark).unwrap();
+    assert_eq!(verified.extensions().product, Product::Turin);
+    assert!(verified.extensions().tcb.fmc.is_some());
+    assert!(matches!(&verified.extensions().owner, Owner::Chip(id) if id.len() == 8));
+    let mut altered = leaf.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    assert_eq!(verify(&altered, ask, ark).unwrap_err(), "CertificateSignatureInvalid");
+    let milan = snp::amd_ask_der(Product::Milan);
+    assert_eq!(verify(&leaf, milan, snp::amd_ark_der(Product::Milan)).unwrap_err(), "CertificateIssuerWrong");
 }

@@ -1,6 +1,6 @@
 //! Reports of real machines verify; each altered twin is refused for its own reason.
 
-use snp::{CertChain, ChainError, Crls, Product, SigningKey, TrustAnchors, TrustRoot, UnixTime};
+use snp::{CertChain, ChainError, Crls, Product, SigningKey, Silicon, TrustAnchors, TrustRoot, UnixTime};
 
 use crate::support::{Evidence, vector};
 
@@ -27,11 +27,23 @@ fn recorded_reports_verify() {
         let (Some(report), Some(leaf)) = (vector(report), vector(leaf)) else {
             return;
         };
-        let verified = Evidence::amd(product, report, leaf).verify().unwrap();
+        let evidence = Evidence::amd(product, report, leaf);
+        let verified = evidence.verify().unwrap();
         assert_eq!(*verified.root(), TrustRoot::Amd(product));
         assert_eq!(verified.report().version, version);
         assert_eq!(verified.report().product(), Some(product));
         assert_eq!(verified.report().reported_tcb.to_string(), tcb);
+        assert_eq!(verified.silicon().map(Silicon::product), Some(product));
+        assert_eq!((verified.report().vmpl, verified.chip_id_masked()), (0, false));
+        for at in [0x50, 0x90, 0x1A0, 0x29F, 0x2A0] {
+            let mut altered = evidence.clone();
+            altered.report[at] ^= 1;
+            assert_eq!(altered.refusal(), "ReportSignatureInvalid", "{product} {at:#x}");
+        }
+        let late = Evidence { now: UnixTime(2_000_000_000), ..evidence.clone() };
+        assert_eq!(late.refusal(), "CertificateExpired", "{product}");
+        let mixed = Evidence { leaf: Evidence::milan().leaf, ..evidence };
+        assert!(mixed.verify().is_err(), "the VCEK of another chip, {product}");
     }
 }
 

@@ -3,7 +3,7 @@
 use sev::certs::snp::{Certificate, Chain, Verifiable, ca};
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
-use snp::{CertChain, Crls, Revocation, TrustAnchors, TrustRoot};
+use snp::{CertChain, CrlScope, Crls, Revocation, SigningKey, TrustAnchors, TrustRoot};
 
 use crate::processor::{POLICY, Processor, now};
 
@@ -43,6 +43,61 @@ fn the_independent_crate_sev_accepts_its_evidence_given_its_root() {
         let bad = AttestationReport::from_bytes(&bad).expect("still a report");
         assert!((&chain, &bad).verify().is_err());
     }
+}
+
+const VLEK: &str = "[vlek]\ncsp_id = \"CN=provider.example\"";
+
+#[test]
+fn every_version_of_the_report_verifies_everywhere() {
+    for (version, product) in [(2, ""), (3, GENOA), (4, ""), (5, TURIN), (5, GENOA)] {
+        let processor = Processor::with(&format!("report_version = {version}\n{product}"));
+        let (report, pem) = processor.launch(POLICY).evidence([5; 64]);
+        let chain = CertChain::from_pem(pem.as_bytes()).unwrap();
+        let verified = snp::verify(&report, &chain, &processor.anchors(), &Crls::default(), now()).unwrap();
+        assert_eq!(verified.report().version, version);
+        assert_eq!(verified.silicon().is_some(), version >= 3);
+        assert_eq!(verified.report().launch_mit_vector, (version == 5).then_some(0));
+        let theirs = AttestationReport::from_bytes(&report).expect("the report");
+        (&sev_chain(&pem), &theirs).verify().expect("the report under the chain");
+    }
+}
+
+#[test]
+fn a_masked_chip_id_is_in_the_certificate_only() {
+    let processor = Processor::with("mask_chip_id = true");
+    let (report, pem) = processor.launch(POLICY).evidence([5; 64]);
+    let chain = CertChain::from_pem(pem.as_bytes()).unwrap();
+    let verified = snp::verify(&report, &chain, &processor.anchors(), &Crls::default(), now()).unwrap();
+    assert!(verified.chip_id_masked());
+    assert_eq!(verified.chip_id().map(<[u8]>::len), Some(64));
+}
+
+#[test]
+fn a_provider_s_key_signs_where_it_is_loaded() {
+    for (config, product) in [("", "Milan"), (TURIN, "Turin")] {
+        for masked in [false, true] {
+            let config = format!("mask_chip_id = {masked}\n{config}\n{VLEK}");
+            let processor = Processor::with(&config);
+            let (report, pem) = processor.launch(POLICY).evidence([5; 64]);
+            let chain = CertChain::from_pem(pem.as_bytes()).unwrap();
+            let anchors = processor.anchors();
+            let (code, list) = processor.get(&format!("/vlek/v1/{product}/crl"));
+            assert_eq!(code, 200);
+            let mut crls = Crls::new(Revocation::Required);
+            crls.add_for(CrlScope::Vlek, &list, &anchors).unwrap();
+            let verified = snp::verify(&report, &chain, &anchors, &crls, now()).unwrap();
+            assert_eq!(verified.signing_key(), SigningKey::Vlek);
+            assert_eq!(verified.csp_id(), Some("CN=provider.example"));
+            assert_eq!(verified.chip_id().is_none(), masked, "a masked id names no chip");
+            let theirs = AttestationReport::from_bytes(&report).expect("the report");
+            (&sev_chain(&pem), &theirs).verify().expect("the report under the chain");
+            let (code, served) = processor.get(&format!("/vlek/v1/{product}/cert_chain"));
+            let authorities = snp::chain::pem_to_der(&served).unwrap();
+            assert_eq!((code, authorities), (200, vec![chain.ask_der().to_vec(), chain.ark_der().to_vec()]));
+        }
+    }
+    let without = Processor::start();
+    assert_eq!(without.get("/vlek/v1/Milan/cert_chain").0, 404);
 }
 
 fn sev_chain(pem: &str) -> Chain {

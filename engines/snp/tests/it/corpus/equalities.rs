@@ -1,0 +1,198 @@
+//! What the corpus accepts by hand: faults that share a reason, and faults that only we refuse.
+
+/// A reason, the faults that share it, and why they may.
+pub(super) type Equality = (&'static str, &'static [&'static str], &'static str);
+
+pub(super) const EQUALITIES: &[Equality] = &[
+    (
+        "ReportSignatureInvalid (SnpReport.signature)",
+        &["altered after signing", "wrong signature"],
+        "a signature that does not fit its message does not tell which of the two was altered",
+    ),
+    (
+        "ReportSigningKeyMismatch (SnpReport.signing_key)",
+        &["chip key masked", "signed by no key", "signed by the other key"],
+        "each says that the certificate's key did not sign; `actual` tells which key the report names",
+    ),
+    (
+        "CertificateIsAnIssuer (VCEK or VLEK certificate)",
+        &["leaf is an issuer", "leaf left out"],
+        "without its leaf a chain has an authority in the leaf's place, which is an issuer",
+    ),
+    (
+        "CertificateNotAnIssuer (ASK certificate)",
+        &["intermediate is no issuer", "order of the chain: a leaf of the root"],
+        "a leaf in the place of the intermediate is an intermediate that may not issue",
+    ),
+    (
+        "RootNotTrusted (root of the certificate chain)",
+        &["order of the chain: a root that is none", "root not trusted"],
+        "what stands last is compared with the trusted roots before anything else is looked at",
+    ),
+];
+
+/// Why we are right, and the faults that the crate `sev` accepts for it.
+pub(super) const RIGHT_TO_REFUSE: &[(&str, &[&str])] = &[
+    (
+        "`sev` reads no dates: a certificate counts within its validity only (RFC 5280, section 6.1.3).",
+        &[
+            "leaf expired",
+            "leaf not yet valid",
+            "intermediate expired",
+            "intermediate not yet valid",
+            "root expired",
+            "root not yet valid",
+        ],
+    ),
+    (
+        "`sev` reads no revocation lists: what its root took back vouches for nothing, and a list that cannot be relied on says nothing (RFC 5280, section 6.3).",
+        &[
+            "intermediate revoked",
+            "root revoked",
+            "no revocation list",
+            "list is none",
+            "list not current",
+            "list of another issuer",
+            "list signed by another algorithm",
+            "list signed by another key",
+            "list with a critical extension",
+            "list without an end",
+        ],
+    ),
+    (
+        "`sev` takes any root that signed itself: only AMD's three, pinned by digest, and a development root that an operator chose may end a chain.",
+        &["root not trusted", "AMD's root as a development root"],
+    ),
+    (
+        "`sev` compares no names: a chain is one of names as well as of signatures (RFC 5280, section 6.1.3), and AMD names its keys by their kind.",
+        &[
+            "leaf of another issuer",
+            "intermediate of another issuer",
+            "root of another issuer",
+            "leaf's subject",
+            "issuer of the other kind",
+        ],
+    ),
+    (
+        "`sev` reads no standard extension: who may not issue certificates issued none, and what is critical and not understood must be refused (RFC 5280, section 4.2).",
+        &[
+            "leaf is an issuer",
+            "intermediate is no issuer",
+            "intermediate may not sign certificates",
+            "root is no issuer",
+            "root may not sign certificates",
+            "leaf with an unknown critical extension",
+            "intermediate with an unknown critical extension",
+            "root with an unknown critical extension",
+        ],
+    ),
+    (
+        "`sev` takes whatever algorithm and size OpenSSL verifies: AMD signs with RSASSA-PSS, SHA-384 and keys of 4,096 bits, in certificates of version 3 (57230).",
+        &[
+            "leaf signed by another algorithm",
+            "intermediate signed by another algorithm",
+            "root signed by another algorithm",
+            "leaf not of version 3",
+            "intermediate not of version 3",
+            "root not of version 3",
+            "intermediate's key",
+        ],
+    ),
+    (
+        "OpenSSL stops reading behind the first certificate: bytes that nobody reads are a place to hide something in, and give one certificate many digests.",
+        &["leaf is no certificate", "intermediate is no certificate", "root is no certificate"],
+    ),
+    (
+        "`sev` reads no extension of AMD's: without them nobody knows what the key was derived for, and of two that contradict each other one is a lie (57230, VCEK custom extensions).",
+        &[
+            "blSPL missing",
+            "blSPL doubled",
+            "blSPL malformed",
+            "teeSPL missing",
+            "teeSPL doubled",
+            "teeSPL malformed",
+            "snpSPL missing",
+            "snpSPL doubled",
+            "snpSPL malformed",
+            "spl4 missing",
+            "spl4 doubled",
+            "spl4 malformed",
+            "spl5 missing",
+            "spl5 doubled",
+            "spl5 malformed",
+            "spl6 missing",
+            "spl6 doubled",
+            "spl6 malformed",
+            "spl7 missing",
+            "spl7 doubled",
+            "spl7 malformed",
+            "ucodeSPL missing",
+            "ucodeSPL doubled",
+            "ucodeSPL malformed",
+            "fmcSPL missing",
+            "fmcSPL doubled",
+            "fmcSPL malformed",
+            "productName missing",
+            "productName doubled",
+            "productName malformed",
+            "productName of no product",
+            "neither hwID nor cspID",
+            "both hwID and cspID",
+            "hwID doubled",
+            "hwID malformed",
+            "cspID doubled",
+            "cspID malformed",
+        ],
+    ),
+    (
+        "`sev` compares the report with nothing in the certificate: the key of one TCB or chip does not speak for another.",
+        &[
+            "another TCB than the key's: fmcSPL",
+            "another TCB than the key's: blSPL",
+            "another TCB than the key's: teeSPL",
+            "another TCB than the key's: snpSPL",
+            "another TCB than the key's: ucodeSPL",
+            "another chip",
+            "silicon of another product",
+            "signed by the other key",
+            "chip key masked",
+            "signed by no key",
+        ],
+    ),
+    (
+        "`sev` takes reports that say what AMD's firmware never says: ReportedTcb <= CommittedTcb <= CurrentTcb holds on silicon (ABI, SNP_CONFIG and SNP_COMMIT).",
+        &[
+            "reported above committed: fmcSPL",
+            "reported above committed: blSPL",
+            "reported above committed: teeSPL",
+            "reported above committed: snpSPL",
+            "reported above committed: ucodeSPL",
+            "committed above current: fmcSPL",
+            "committed above current: blSPL",
+            "committed above current: teeSPL",
+            "committed above current: snpSPL",
+            "committed above current: ucodeSPL",
+            "committed firmware above current",
+        ],
+    ),
+    (
+        "`sev` takes reports that break the rules of their own fields (ABI, guest policy and table ATTESTATION_REPORT): firmware refuses to launch with such a policy and never fills such a field.",
+        &[
+            "guest policy, reserved one",
+            "guest policy, unknown bit",
+            "vmpl",
+            "author digest without key",
+            "author key without digest",
+            "author key without ID key",
+            "chip id longer than the product's",
+        ],
+    ),
+    (
+        "`sev` keeps bits and values that it does not know, and reads an unknown version as the last one that it knows: what nobody understands may mean anything.",
+        &["reserved byte set", "reserved signing key", "version", "signature algorithm"],
+    ),
+    (
+        "`sev` cuts r and s to 384 bits and does not look behind them: a signature that can be written in many ways is a report that can be sent as many.",
+        &["form of the signature"],
+    ),
+];

@@ -1,0 +1,178 @@
+//! The fuzz lane: builds the targets of `fuzz/` with coverage counters and lets libFuzzer run each for a while.
+//!
+//! It needs no nightly compiler: LLVM's coverage pass is a code generation option that stable Rust has too (`cargo fuzz
+//! --sanitizer none` passes the same ones). Memory errors are not what is looked for, since the parsers are safe Rust:
+//! it is panics, overflows, wrong answers, and inputs that take too long or too much memory.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Edge counters, a table of places, and compared values to guess at.
+const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// Seconds after which one input is a finding.
+const TIMEOUT: u32 = 10;
+/// MiB after which an input is a finding.
+const MEMORY: u32 = 2048;
+
+/// A target's name and the longest input that makes sense.
+struct Target {
+    name: String,
+    max_len: String,
+}
+
+/// The built programs and where they work.
+struct Fuzzer {
+    program: PathBuf,
+    corpus: PathBuf,
+    findings: PathBuf,
+    targets: Vec<Target>,
+}
+
+/// Runs every target, or the named ones, each for that many seconds. Returns the names of those that found something.
+pub fn run(root: &Path, seconds: u32, names: &[String]) -> Result<(usize, Vec<String>)> {
+    let fuzzer = build(root)?;
+    if let Some(unknown) = names.iter().find(|name| fuzzer.targets.iter().all(|target| target.name != **name))
+    {
+        let known: Vec<&str> = fuzzer.targets.iter().map(|target| target.name.as_str()).collect();
+        bail!("there is no fuzz target `{unknown}`; there are {}", known.join(", "));
+    }
+    let chosen = |target: &&Target| names.is_empty() || names.contains(&target.name);
+    let mut found = Vec::new();
+    let mut clean = 0;
+    for target in fuzzer.targets.iter().filter(chosen) {
+        match fuzzer.run(target, seconds)? {
+            true => clean += 1,
+            false => found.push(target.name.clone()),
+        }
+    }
+    Ok((clean, found))
+}
+
+/// The command of a developer: fails on a finding.
+pub fn command(root: &Path, seconds: u32, names: &[String]) -> Result<()> {
+    let (clean, found) = run(root, seconds, names)?;
+    crate::say(&format!("fuzz: {clean} targets without a finding, {} with", found.len()));
+    if !found.is_empty() {
+        bail!("findings in {}; the inputs lie in target/fuzz/findings", found.join(", "));
+    }
+    Ok(())
+}
+
+fn build(root: &Path) -> Result<Fuzzer> {
+    let triple = host_triple()?;
+    let folder = root.join("target/fuzz");
+    crate::say("fuzz: building with coverage counters (target/fuzz)");
+    let status = Command::new("cargo")
+        .args([
+            "build",
+            "--package",
+            "fuzz",
+            "--bin",
+            "fuzz",
+            "--features",
+            "fuzz/libfuzzer",
+            "--profile",
+            "fuzz",
+        ])
+        // With a target named, the flags leave build scripts and macros alone.
+        .args(["--target", &triple, "--target-dir"])
+        .arg(&folder)
+        .env("RUSTFLAGS", COVERAGE)
+        .current_dir(root)
+        .status()
+        .context("running cargo build")?;
+    if !status.success() {
+        bail!("the fuzz targets do not build (the engine needs a C++ compiler: build-essential)");
+    }
+    let program = folder.join(triple).join("fuzz/fuzz");
+    let targets = write_seeds(&program, &folder.join("seeds"))?;
+    let (corpus, findings) = (folder.join("corpus"), folder.join("findings"));
+    std::fs::create_dir_all(&findings)?;
+    Ok(Fuzzer { program, corpus, findings, targets })
+}
+
+fn host_triple() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("running rustc")?;
+    let text = String::from_utf8(output.stdout)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(line.context("rustc names its host")?.to_owned())
+}
+
+fn write_seeds(program: &Path, folder: &Path) -> Result<Vec<Target>> {
+    let status = Command::new(program).env("CASEMATE_FUZZ_SEEDS", folder).status();
+    if !status.context("writing the seeds")?.success() {
+        bail!("the fuzzer could not write its seeds");
+    }
+    let text = std::fs::read_to_string(folder.join("targets"))?;
+    let target = |line: &str| {
+        let (name, max_len) = line.split_once(' ').context("a line names a target")?;
+        Ok(Target { name: name.to_owned(), max_len: max_len.to_owned() })
+    };
+    text.lines().map(target).collect()
+}
+
+impl Fuzzer {
+    /// Whether the target came through without a finding. What was learned stays in the corpus for the next run.
+    fn run(&self, target: &Target, seconds: u32) -> Result<bool> {
+        let corpus = self.corpus.join(&target.name);
+        std::fs::create_dir_all(&corpus)?;
+        let seeds = self.corpus.with_file_name("seeds");
+        let log = self.findings.join(format!("{}.log", target.name));
+        let mut command = Command::new(&self.program);
+        command.arg(&corpus).arg(seeds.join(&target.name)).args([
+            format!("-max_total_time={seconds}"),
+            format!("-max_len={}", target.max_len),
+            format!("-timeout={TIMEOUT}"),
+            format!("-rss_limit_mb={MEMORY}"),
+            format!("-artifact_prefix={}/{}-", self.findings.display(), target.name),
+            "-print_final_stats=1".to_owned(),
+        ]);
+        let words = seeds.join(format!("{}.dict", target.name));
+        if std::fs::metadata(&words)?.len() > 0 {
+            command.arg(format!("-dict={}", words.display()));
+        }
+        let output = std::fs::File::create(&log)?;
+        let status = command
+            .env("CASEMATE_FUZZ_TARGET", &target.name)
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .status()
+            .context("running the fuzzer")?;
+        let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+        report(&target.name, &text, status.success());
+        Ok(status.success())
+    }
+}
+
+fn report(name: &str, log: &str, clean: bool) {
+    let runs = stat(log, "stat::number_of_executed_units:").unwrap_or_else(|| "no".to_owned());
+    let speed = stat(log, "stat::average_exec_per_sec:").unwrap_or_else(|| "0".to_owned());
+    if clean {
+        crate::say(&format!("fuzz: {name}: {runs} inputs, {speed} a second, no finding"));
+        return;
+    }
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+    crate::say(&format!("fuzz: {name}: FINDING\n{}", tail.join("\n")));
+}
+
+fn stat(log: &str, name: &str) -> Option<String> {
+    log.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_read() {
+        let log = "INFO: x\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec:     99\n";
+        assert_eq!(stat(log, "stat::number_of_executed_units:").as_deref(), Some("1234"));
+        assert_eq!(stat(log, "stat::average_exec_per_sec:").as_deref(), Some("99"));
+        assert_eq!(stat(log, "stat::peak_rss_mb:"), None);
+    }
+}
