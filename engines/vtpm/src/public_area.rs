@@ -127,7 +127,7 @@ impl RsaArea {
     pub fn check_attestation_key(&self) -> Result<(), AreaMismatch> {
         self.check_attributes(attribute::ATTESTATION_KEY)?;
         self.check_size()?;
-        same("policy", &String::new(), &hex::encode(&self.auth_policy))?;
+        same("policy", "", &hex::encode(&self.auth_policy))?;
         let shown = |scheme: (u16, Option<u16>)| match scheme {
             (scheme, Some(hash)) => format!("{scheme:#06x} with hash {hash:#06x}"),
             (scheme, None) => format!("{scheme:#06x}"),

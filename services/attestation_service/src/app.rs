@@ -4,8 +4,10 @@
 //! measurement, apply the policy; pure, and the same code that verifies offline) → [`attest`] (nonce, token, decision
 //! log).
 
+pub mod ak_authority;
 pub mod appraise;
 pub mod attest;
+pub mod azure_guest;
 pub mod claims;
 pub mod draft;
 pub mod fields;

@@ -1,6 +1,7 @@
 //! The routes. Paths are matched without regard to case; every answer that is not a success is an error envelope.
 
 mod attest;
+mod azure_guest;
 mod discovery;
 mod error;
 mod log;
@@ -27,6 +28,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub fn app(service: Arc<Service>) -> Router {
     let routes = Router::new()
         .route("/attest/sevsnpvm", post(attest::sev_snp_vm))
+        .route("/attest/azureguest", post(azure_guest::attest))
         .route("/attest/{type}", post(attest::not_supported))
         .route("/nonces", post(attest::nonce))
         .route("/policies/{type}", get(policies::show))

@@ -1,6 +1,6 @@
 //! The attestation service: evidence in, token out.
 //!
-//! It speaks the protocol of Azure Attestation for `SevSnpVm`. A request's way is told in [`app`]; routes are in
+//! It speaks the protocol of Azure Attestation for `SevSnpVm` and `AzureGuest`. A request's way is told in [`app`]; routes are in
 //! [`http`]; used nonces and the decision log are in [`store`]. What it is not: it holds no key of any VM, and it trusts
 //! no caller: everything that it says in a token follows from signed evidence and its own configuration.
 
@@ -15,8 +15,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use app::ak_authority::{AkAuthority, AkAuthorityError};
 use app::appraise::{Appraiser, AppraiserConfig};
 use app::attest::Service;
+use app::azure_guest::policy::GuestPolicy;
 use app::nonce::Nonces;
 use app::token::{Signer, SignerError};
 use axum_server::Handle;
@@ -34,6 +36,9 @@ pub enum RunError {
     /// The token signing key.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The authority for attestation keys.
+    #[error(transparent)]
+    AkAuthority(#[from] AkAuthorityError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,6 +76,8 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
         appraiser,
         signer: Signer::open(&config.data_dir, &config.issuer)?,
         nonces: Nonces::open(&config.data_dir).map_err(RunError::DataDirectory)?,
+        ak_authority: AkAuthority::open(&config.data_dir, &config.issuer)?,
+        guest_policy: GuestPolicy::shipped(),
         store: Store::open(&config.data_dir).await?,
         log_token_sha256: log_token.and_then(|hash| hash.try_into().ok()),
     })

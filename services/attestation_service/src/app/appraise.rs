@@ -83,6 +83,11 @@ impl VerifiedEvidence {
         self.evidence.runtime_data.as_ref()?.text("nonce")
     }
 
+    /// The runtime data that the report binds, where they are JSON.
+    pub fn runtime_claims(&self) -> Option<&serde_json::Value> {
+        self.evidence.runtime_data.as_ref().map(|data| &data.shown)
+    }
+
     /// Whom the evidence is about: the VM's id in the launch document that HOST_DATA binds, else the chip's report id.
     pub fn subject(&self) -> String {
         let vm_id = self.evidence.init_time_data.as_ref().and_then(|data| data.text("vmId"));

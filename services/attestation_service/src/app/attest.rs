@@ -7,7 +7,10 @@ use public_api::attestation::{AttestResponse, Claims, NonceResponse};
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
+use super::ak_authority::{AkAuthority, AkAuthorityError};
 use super::appraise::{Appraisal, Appraiser, VerifiedEvidence};
+use super::azure_guest::policy::GuestPolicy;
+use super::azure_guest::seal::SealError;
 use super::claims::NonceSource;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
@@ -29,6 +32,10 @@ pub struct Service {
     pub signer: Signer,
     /// Issues nonces.
     pub nonces: Nonces,
+    /// Certifies attestation keys of vTPMs.
+    pub ak_authority: AkAuthority,
+    /// The policy of guest attestation.
+    pub guest_policy: GuestPolicy,
     /// Used nonces and the decision log.
     pub store: Store,
     /// SHA-256 of the bearer token that may read the log.
@@ -50,6 +57,12 @@ pub enum AttestError {
     /// Signing failed.
     #[error("the token could not be made")]
     Signer(#[from] SignerError),
+    /// Sealing failed.
+    #[error("the token could not be sealed")]
+    Seal(#[from] SealError),
+    /// Certifying failed.
+    #[error("the certificate could not be made")]
+    AkAuthority(#[from] AkAuthorityError),
 }
 
 impl From<Denial> for AttestError {
@@ -145,7 +158,7 @@ impl Service {
     }
 
     /// Records a refusal. If that fails the caller hears of the failure: no verdict leaves without its record.
-    async fn refuse(&self, denial: Box<Denial>, subject: String, detail: Value) -> AttestError {
+    pub(super) async fn refuse(&self, denial: Box<Denial>, subject: String, detail: Value) -> AttestError {
         let record = Record { decision: Decision::Refused, subject, denial: Some((*denial).clone()), detail };
         match self.store.record(record).await {
             Ok(_) => denial.into(),
@@ -187,7 +200,7 @@ impl Service {
 }
 
 /// Adds issuer, times and a token id, which is returned.
-fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
+pub(super) fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).expect("the system's random generator works after start-up");
     let jti = hex::encode(random);
@@ -204,6 +217,6 @@ fn reach(point: &str) {
     fault_plan::reach("attestation", point);
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
 }

@@ -14,7 +14,7 @@ use crate::app::attest::Service;
 use crate::app::request::Request;
 
 /// Attestation types of Azure that this service does not verify.
-const NOT_SUPPORTED: [&str; 5] = ["SgxEnclave", "OpenEnclave", "TdxVm", "AzureGuest", "Tpm"];
+const NOT_SUPPORTED: [&str; 4] = ["SgxEnclave", "OpenEnclave", "TdxVm", "Tpm"];
 
 pub async fn sev_snp_vm(
     State(service): State<Arc<Service>>,

@@ -2,6 +2,7 @@
 //! whole router; attacks are named after what the attacker does.
 
 mod attacks;
+mod azure_guest;
 mod discovery;
 mod hardware;
 mod nonces;

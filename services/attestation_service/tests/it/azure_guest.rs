@@ -1,0 +1,9 @@
+//! `POST /attest/AzureGuest`: a forger who can make everything, a real TPM with a client's own library, and recorded
+//! evidence of Azure.
+
+mod forger;
+mod negatives;
+mod policy;
+mod recorded;
+mod swtpm;
+mod tokens;
