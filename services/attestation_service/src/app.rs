@@ -5,6 +5,7 @@
 //! log).
 
 pub mod ak_authority;
+pub mod ak_certificates;
 pub mod appraise;
 pub mod attest;
 pub mod azure_guest;
@@ -17,3 +18,4 @@ pub mod reference;
 pub mod request;
 pub mod secret_file;
 pub mod token;
+pub mod tpm;

@@ -1,11 +1,13 @@
 //! The routes. Paths are matched without regard to case; every answer that is not a success is an error envelope.
 
 mod attest;
+mod attestation_keys;
 mod azure_guest;
 mod discovery;
 mod error;
 mod log;
 mod policies;
+mod tpm;
 
 use std::sync::Arc;
 
@@ -29,7 +31,9 @@ pub fn app(service: Arc<Service>) -> Router {
     let routes = Router::new()
         .route("/attest/sevsnpvm", post(attest::sev_snp_vm))
         .route("/attest/azureguest", post(azure_guest::attest))
+        .route("/attest/tpm", post(tpm::attest))
         .route("/attest/{type}", post(attest::not_supported))
+        .route("/attestationkeycertificates", post(attestation_keys::certify))
         .route("/nonces", post(attest::nonce))
         .route("/policies/{type}", get(policies::show))
         .route("/certs", get(discovery::certs))

@@ -1,6 +1,6 @@
 //! The attestation service: evidence in, token out.
 //!
-//! It speaks the protocol of Azure Attestation for `SevSnpVm` and `AzureGuest`. A request's way is told in [`app`]; routes are in
+//! It speaks the protocol of Azure Attestation for `SevSnpVm`, `AzureGuest` and `Tpm`. A request's way is told in [`app`]; routes are in
 //! [`http`]; used nonces and the decision log are in [`store`]. What it is not: it holds no key of any VM, and it trusts
 //! no caller: everything that it says in a token follows from signed evidence and its own configuration.
 
@@ -78,6 +78,7 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
         nonces: Nonces::open(&config.data_dir).map_err(RunError::DataDirectory)?,
         ak_authority: AkAuthority::open(&config.data_dir, &config.issuer)?,
         guest_policy: GuestPolicy::shipped(),
+        tpm_policy: GuestPolicy::shipped_for_tpm(),
         store: Store::open(&config.data_dir).await?,
         log_token_sha256: log_token.and_then(|hash| hash.try_into().ok()),
     })

@@ -208,14 +208,14 @@ impl PublicKeyData for AkPublic {
     }
 }
 
-/// RFC 8017, appendix A.1.1.
+/// RFC 8017, appendix A.1.1, in DER.
 #[derive(der::Sequence)]
 struct RsaPublicKey<'a> {
     modulus: der::asn1::UintRef<'a>,
     exponent: der::asn1::UintRef<'a>,
 }
 
-fn rsa_public_key(key: &RsaPublic) -> Vec<u8> {
+pub(super) fn rsa_public_key(key: &RsaPublic) -> Vec<u8> {
     let number = |bytes| der::asn1::UintRef::new(bytes);
     let encoded = number(key.modulus())
         .and_then(|modulus| RsaPublicKey { modulus, exponent: number(key.exponent())? }.to_der());

@@ -14,7 +14,6 @@ use super::azure_guest::seal::SealError;
 use super::claims::NonceSource;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
-use super::platform_policy::DEFAULT_POLICY;
 use super::request::Request;
 use super::token::{Signer, SignerError};
 use crate::store::{Record, Store, StoreError};
@@ -36,6 +35,8 @@ pub struct Service {
     pub ak_authority: AkAuthority,
     /// The policy of guest attestation.
     pub guest_policy: GuestPolicy,
+    /// The policy of attestation by a quote alone.
+    pub tpm_policy: GuestPolicy,
     /// Used nonces and the decision log.
     pub store: Store,
     /// SHA-256 of the bearer token that may read the log.
@@ -189,10 +190,10 @@ impl Service {
         self.nonces.issue(now)
     }
 
-    /// The policy in force, in the shapes of `GET /policies/{type}`: a JWS whose claim holds the policy's own JWS.
-    pub fn policy_token(&self, now: i64) -> Result<AttestResponse, AttestError> {
+    /// A policy in force, in the shapes of `GET /policies/{type}`: a JWS whose claim holds the policy's own JWS.
+    pub fn policy_token(&self, text: &str, now: i64) -> Result<AttestResponse, AttestError> {
         let mut claims = Claims::new();
-        claims.insert("x-ms-policy".to_owned(), draft::policy_jws(DEFAULT_POLICY).into());
+        claims.insert("x-ms-policy".to_owned(), draft::policy_jws(text).into());
         token_claims(&mut claims, self.signer.issuer(), now, POLICY_LIFETIME);
         claims.remove("jti");
         Ok(AttestResponse { token: self.signer.sign(&claims)? })

@@ -12,7 +12,7 @@ pub mod claims;
 pub mod flow;
 pub mod policy;
 pub mod policy_evidence;
-mod refusal;
+pub(super) mod refusal;
 pub mod request;
 pub mod seal;
 pub mod verify;

@@ -1,9 +1,10 @@
 //! `POST /attest/AzureGuest`: a forger who can make everything, a real TPM with a client's own library, and recorded
 //! evidence of Azure.
 
-mod forger;
+mod attestation_keys;
+pub mod forger;
 mod negatives;
-mod policy;
+mod policies;
 mod recorded;
 mod swtpm;
 mod tokens;

@@ -12,3 +12,4 @@ mod requests;
 mod revocation;
 mod support;
 mod tokens;
+mod tpm;

@@ -1,4 +1,4 @@
-//! The default policy of guest attestation, and how its denials are told.
+//! The default policies of guest attestation and of a quote alone, and how their denials are told.
 
 use policy::language::{Claim, Decision, Policy, policy_hash};
 use public_api::Denial;
@@ -11,6 +11,9 @@ use crate::app::platform_policy;
 /// The text of the policy that this service ships.
 pub const DEFAULT_POLICY: &str = include_str!("../../../policies/azure_guest.txt");
 
+/// The same for `Tpm`.
+pub const DEFAULT_TPM_POLICY: &str = include_str!("../../../policies/tpm.txt");
+
 /// A policy with its text's hash.
 pub struct GuestPolicy {
     policy: Policy,
@@ -20,8 +23,17 @@ pub struct GuestPolicy {
 impl GuestPolicy {
     /// The policy that this service ships.
     pub fn shipped() -> Self {
-        let policy = Policy::parse(DEFAULT_POLICY).expect("a test parses the shipped policy");
-        Self { policy, hash: policy_hash(DEFAULT_POLICY) }
+        Self::parsed(DEFAULT_POLICY)
+    }
+
+    /// The policy that this service ships for `Tpm`.
+    pub fn shipped_for_tpm() -> Self {
+        Self::parsed(DEFAULT_TPM_POLICY)
+    }
+
+    fn parsed(text: &str) -> Self {
+        let policy = Policy::parse(text).expect("a test parses the shipped policies");
+        Self { policy, hash: policy_hash(text) }
     }
 
     /// Claim `x-ms-policy-hash`.
@@ -56,12 +68,18 @@ fn scalar(name: &str, value: &Value) -> Option<Claim> {
 }
 
 fn told(denial: Denial) -> Denial {
-    if denial.claim != CLAIM_VTPM_BOUNDARY {
-        return denial;
-    }
-    let remedy =
-        "attest with the hardware report (IsolationInfo.Type SevSnp) of a VM whose vTPM the paravisor runs";
-    Denial { code: "VtpmOutsideBoundary".to_owned(), remedy: remedy.to_owned(), ..denial }
+    let (code, remedy) = match denial.claim.as_str() {
+        CLAIM_VTPM_BOUNDARY => (
+            "VtpmOutsideBoundary",
+            "attest with the hardware report (IsolationInfo.Type SevSnp) of a VM whose vTPM the paravisor runs",
+        ),
+        "aikValidated" => (
+            "AttestationKeyNotCertified",
+            "send the certificate that this service issued for the attestation key (POST /attestationKeyCertificates)",
+        ),
+        _ => return denial,
+    };
+    Denial { code: code.to_owned(), remedy: remedy.to_owned(), ..denial }
 }
 
 #[cfg(test)]

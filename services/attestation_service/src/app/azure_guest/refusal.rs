@@ -134,6 +134,30 @@ pub fn quote_nonce(found: &[u8]) -> Box<Denial> {
     )
 }
 
+/// Qualifying data that is not the challenge.
+pub fn quote_challenge(found: &[u8]) -> Box<Denial> {
+    refusal(
+        "QuoteNonceMismatch",
+        "quote",
+        "the challenge, or SHA-256 of the challenge and the request key's thumbprint, as qualifying data",
+        hex::encode(found),
+        "a quote that was made for another challenge is a replay",
+        "quote with the challenge of the first round",
+    )
+}
+
+/// A challenge that this service did not issue.
+pub fn foreign_challenge(found: &[u8]) -> Box<Denial> {
+    refusal(
+        "ChallengeUnknown",
+        "challenge",
+        "a challenge of this service with its service_context",
+        hex::encode(found.get(..32).unwrap_or(found)),
+        "a quote is fresh only if it is for a challenge of this service",
+        "begin with a message of the type aikcert, and send challenge and service_context back unchanged",
+    )
+}
+
 /// The event log cannot be read.
 pub fn log_malformed(error: &vtpm::event_log::EventLogError) -> Box<Denial> {
     refusal(

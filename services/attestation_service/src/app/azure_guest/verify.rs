@@ -158,8 +158,7 @@ impl VerifiedGuest {
 
     /// The VM's id, where the hardware report binds one.
     pub fn vm_id(&self) -> Option<String> {
-        let id = self.runtime_claims()?.get("vm-configuration")?.get("vmUniqueId")?.as_str()?;
-        Some(id.chars().take(100).collect::<String>().to_ascii_uppercase())
+        vm_id(self.platform()?)
     }
 
     /// Whom the evidence is about.
@@ -170,6 +169,12 @@ impl VerifiedGuest {
             (None, None) => format!("vTPM key {}", hex::encode(&self.attestation_key.name)),
         }
     }
+}
+
+/// The VM's id in the runtime claims that a report binds.
+pub fn vm_id(platform: &VerifiedEvidence) -> Option<String> {
+    let id = platform.runtime_claims()?.get("vm-configuration")?.get("vmUniqueId")?.as_str()?;
+    Some(id.chars().take(100).collect::<String>().to_ascii_uppercase())
 }
 
 /// The nonce as text, or as the bytes that it is the hex of.
@@ -197,7 +202,7 @@ pub fn verify(
         Isolation::TrustedLaunch => None,
         Isolation::SevSnp(evidence) => Some(Box::new(appraiser.verify(*evidence, now)?)),
     };
-    let attestation_key = attestation_key(&tpm, platform.as_deref())?;
+    let attestation_key = attestation_key(&tpm.aik_pub, platform.as_deref())?;
     let key = &attestation_key.key;
     let quote = verified_quote(&tpm, key, &payload)?;
     let (log, replayed) = replayed_log(&tcg_log, quote.pcrs())?;
@@ -218,9 +223,12 @@ pub fn verify(
     })
 }
 
-/// The attestation key: as the platform makes them, and bound by the report if there is one.
-fn attestation_key(tpm: &TpmInfo, platform: Option<&VerifiedEvidence>) -> Result<RsaArea, Box<Denial>> {
-    let area = RsaArea::parse(&tpm.aik_pub).map_err(|error| refusal::key_malformed(&error))?;
+/// The attestation key of a TPM2B_PUBLIC: as the platform makes them, and bound by the report if there is one.
+pub fn attestation_key(
+    tpm2b_public: &[u8],
+    platform: Option<&VerifiedEvidence>,
+) -> Result<RsaArea, Box<Denial>> {
+    let area = RsaArea::parse(tpm2b_public).map_err(|error| refusal::key_malformed(&error))?;
     if let Some(platform) = platform {
         let bound = bound_key(platform)?;
         if bound != area.key {
@@ -270,7 +278,10 @@ fn verified_quote(
 }
 
 /// The event log, and the quoted PCRs that it explains: all of firmware's, or there is a denial.
-fn replayed_log(tcg_log: &[u8], pcrs: &PcrBank) -> Result<(EventLog, Vec<u8>), Box<Denial>> {
+pub(in crate::app) fn replayed_log(
+    tcg_log: &[u8],
+    pcrs: &PcrBank,
+) -> Result<(EventLog, Vec<u8>), Box<Denial>> {
     let log = if tcg_log.is_empty() {
         EventLog::default()
     } else {

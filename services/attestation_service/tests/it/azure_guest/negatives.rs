@@ -13,6 +13,7 @@ use crate::support::*;
 type Change = fn(&mut Guest);
 
 /// Evidence that is genuine in all but one thing, and the code with which it is refused.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn evidence() -> Vec<(&'static str, Change, &'static str)> {
     vec![
         ("a report signed by another machine", |g| g.machine = &STRANGERS, "ReportSignatureInvalid"),

@@ -81,7 +81,8 @@ impl Recorded {
 async fn recorded_evidence_of_azure_holds_up_to_its_missing_log() {
     let Some(recorded) = recorded().await else { return };
     assert_eq!(recorded.code(|_| ()), ("EventLogDoesNotReplay".to_owned(), "TcgLogs, PCR 0".to_owned()));
-    let twins: [(fn(&mut GuestRequest), &str); 6] = [
+    type Change = fn(&mut GuestRequest);
+    let twins: [(Change, &str); 6] = [
         (|request| request.tpm.quote[50] ^= 1, "QuoteSignatureInvalid"),
         (|request| request.tpm.quote_signature[9] ^= 1, "QuoteSignatureInvalid"),
         (|request| request.payload.nonce = Some("00".repeat(48)), "QuoteNonceMismatch"),

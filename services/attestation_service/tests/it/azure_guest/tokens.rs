@@ -54,7 +54,7 @@ async fn every_spelling_of_the_clients_is_read() {
     info["ClientPayload"] = Value::Null;
     info["TpmInfo"]["AikCert"] = json!(to_base64(&[0; 4096]));
     let mut outer = to_base64url(info.to_string().as_bytes());
-    while outer.len() % 4 != 0 {
+    while !outer.len().is_multiple_of(4) {
         outer.push('=');
     }
     let claims = lab.guest_claims(&json!({"attestationInfo": outer})).await;
