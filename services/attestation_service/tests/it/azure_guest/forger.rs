@@ -39,7 +39,7 @@ pub fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
     signature
 }
 
-fn tpm2b(bytes: &[u8]) -> Vec<u8> {
+pub fn tpm2b(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
 
@@ -122,7 +122,7 @@ impl Area {
         }
     }
 
-    fn enc(policy: &[u8]) -> Self {
+    pub fn enc(policy: &[u8]) -> Self {
         Self {
             attributes: 0x0002_0432,
             policy: policy.to_vec(),
