@@ -12,9 +12,6 @@ mod targets;
 #[path = "../../engines/snp/tests/it/forge.rs"]
 #[allow(dead_code, reason = "the tests of `snp` use more of it")]
 mod forge;
-#[path = "../../services/key_service/src/token/jws.rs"]
-#[allow(dead_code, reason = "the service reads members that no property here is about")]
-mod jws;
 
 pub use seeds::write_seeds;
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::Denial;
 use crate::attestation::{AttestResponse, AttestSevSnpVmRequest, NonceResponse};
+use crate::attestation_keys::{AttestationKeyCertificateRequest, AttestationKeyCertificateResponse};
 use crate::decision_log::Entry;
 use crate::denial::ErrorBody;
 use crate::jwk::JwkSet;
@@ -199,6 +200,14 @@ impl AttestationClient {
         request: &AttestSevSnpVmRequest,
     ) -> Result<AttestResponse, ClientError> {
         self.0.post(&format!("/attest/SevSnpVm?api-version={ATTESTATION_API_VERSION}"), request).await
+    }
+
+    /// Presents evidence, gets a certificate of a vTPM's attestation key.
+    pub async fn certify_attestation_key(
+        &self,
+        request: &AttestationKeyCertificateRequest,
+    ) -> Result<AttestationKeyCertificateResponse, ClientError> {
+        self.0.post("/attestationKeyCertificates", request).await
     }
 
     /// The certificates under which tokens verify.

@@ -4,6 +4,7 @@
 //! storage, trust decisions. The typed client stands behind the feature `client`.
 
 pub mod attestation;
+pub mod attestation_keys;
 pub mod attestation_policy;
 pub mod decision_log;
 pub mod denial;

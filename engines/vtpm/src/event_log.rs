@@ -20,6 +20,8 @@ pub const EV_EVENT_TAG: u32 = 6;
 pub const EV_IPL: u32 = 0xD;
 /// EV_EFI_VARIABLE_DRIVER_CONFIG: Secure Boot variables.
 pub const EV_EFI_VARIABLE_DRIVER_CONFIG: u32 = 0x8000_0001;
+/// EV_EFI_VARIABLE_BOOT: boot options.
+pub const EV_EFI_VARIABLE_BOOT: u32 = 0x8000_0002;
 /// EV_EFI_BOOT_SERVICES_APPLICATION: a started image.
 pub const EV_EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
 /// EV_EFI_VARIABLE_AUTHORITY: what authorised a started image.
@@ -28,6 +30,7 @@ pub const EV_EFI_VARIABLE_AUTHORITY: u32 = 0x8000_00E0;
 const MAX_EVENT: usize = 1 << 20;
 const MAX_EVENTS: usize = 1 << 14;
 const SPEC_ID_SIGNATURE: &[u8; 16] = b"Spec ID Event03\0";
+const STARTUP_LOCALITY_SIGNATURE: &[u8; 16] = b"StartupLocality\0";
 
 /// Why a log is not accepted.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub enum EventLogError {
 /// One event of the SHA-256 bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
+    /// Its place in the log, events that were not extended counted too; the header is number 0.
+    pub number: usize,
     /// The PCR that was extended.
     pub pcr: u8,
     /// Event type.
@@ -72,14 +77,35 @@ pub struct Event {
 pub struct EventLog {
     /// The events in order, without those that were not extended.
     pub events: Vec<Event>,
+    /// The locality from which the platform started the TPM, where the log states it: PCR 0 begins with it.
+    pub startup_locality: Option<u8>,
 }
 
 impl EventLog {
     /// The PCR values that the log amounts to. PCRs without an event are not in it.
     pub fn replay(&self) -> PcrBank {
         let mut bank = PcrBank::default();
-        self.events.iter().for_each(|event| bank.extend(event.pcr, &event.digest));
+        for event in &self.events {
+            bank.0.entry(event.pcr).or_insert_with(|| self.initial(event.pcr));
+            bank.extend(event.pcr, &event.digest);
+        }
         bank
+    }
+
+    /// A PCR's value before its first event: all ones for the PCRs of a dynamic launch (17 to 22), the startup locality
+    /// for PCR 0, else zero (TCG PC Client Platform TPM Profile, section 4.6.2).
+    pub fn initial(&self, pcr: u8) -> Digest {
+        match pcr {
+            0 => {
+                let mut value = [0; 32];
+                if let Some(last) = value.last_mut() {
+                    *last = self.startup_locality.unwrap_or_default();
+                }
+                value
+            }
+            17..=22 => [0xFF; 32],
+            _ => [0; 32],
+        }
     }
 
     /// The events of one PCR.
@@ -95,16 +121,30 @@ impl EventLog {
 pub fn parse(log: &[u8]) -> Result<EventLog, EventLogError> {
     let mut cursor = Cursor::new(log);
     let algorithms = spec_id(&mut cursor)?;
-    let mut events = Vec::new();
+    let mut log = EventLog::default();
     let mut number = 0;
     while !cursor.is_empty() {
         number += 1;
         if number > MAX_EVENTS {
             return Err(EventLogError::Impossible(number));
         }
-        events.extend(event(&mut cursor, &algorithms, number)?);
+        match event(&mut cursor, &algorithms, number)? {
+            Logged::Event(event) => log.events.push(event),
+            Logged::StartupLocality(locality) => log.startup_locality = Some(locality),
+            Logged::Nothing => {}
+        }
     }
-    Ok(EventLog { events })
+    Ok(log)
+}
+
+/// An entry of the log.
+enum Logged {
+    /// It was extended.
+    Event(Event),
+    /// It tells where PCR 0 began.
+    StartupLocality(u8),
+    /// It tells nothing about PCRs.
+    Nothing,
 }
 
 /// Reads the first event, in the old format; returns the digest sizes that the log uses.
@@ -150,7 +190,7 @@ fn event(
     cursor: &mut Cursor<'_>,
     algorithms: &[(u16, usize)],
     number: usize,
-) -> Result<Option<Event>, EventLogError> {
+) -> Result<Logged, EventLogError> {
     let truncated = || EventLogError::Truncated(number);
     let pcr = cursor.le32().ok_or_else(truncated)?;
     let kind = cursor.le32().ok_or_else(truncated)?;
@@ -172,13 +212,16 @@ fn event(
     if length > MAX_EVENT {
         return Err(EventLogError::Impossible(number));
     }
-    let data = cursor.take(length).ok_or_else(truncated)?.to_vec();
+    let data = cursor.take(length).ok_or_else(truncated)?;
     if kind == EV_NO_ACTION {
-        return Ok(None);
+        return Ok(match data.strip_prefix(STARTUP_LOCALITY_SIGNATURE) {
+            Some([locality]) if pcr == 0 => Logged::StartupLocality(*locality),
+            _ => Logged::Nothing,
+        });
     }
     let pcr = u8::try_from(pcr).ok().filter(|pcr| *pcr < 24).ok_or(EventLogError::Impossible(number))?;
     match sha256.as_slice() {
-        [digest] => Ok(Some(Event { pcr, kind, digest: *digest, data })),
+        [digest] => Ok(Logged::Event(Event { number, pcr, kind, digest: *digest, data: data.to_vec() })),
         _ => Err(EventLogError::Digest(number)),
     }
 }

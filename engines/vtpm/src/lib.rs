@@ -8,9 +8,11 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod attest;
 pub mod authenticode;
 mod bytes;
 mod certificate;
+pub mod certify;
 pub mod command;
 pub mod esp;
 pub mod event_log;
@@ -18,10 +20,13 @@ pub mod gpt;
 pub mod guid;
 pub mod hcl;
 pub mod key;
+pub mod measured_boot;
 pub mod pcr;
 pub mod predict;
+pub mod public_area;
 pub mod quote;
 pub mod vars;
 
+pub use attest::Clock;
 pub use key::RsaPublic;
 pub use pcr::PcrBank;

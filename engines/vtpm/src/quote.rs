@@ -3,13 +3,10 @@
 
 use thiserror::Error;
 
-use crate::bytes::Cursor;
-use crate::command::{alg, selection};
+use crate::attest::{ATTEST_QUOTE, Clock, FrameError, SignatureFrameError, bare_signature, frame};
+use crate::command::selection;
 pub use crate::key::RsaPublic;
 use crate::pcr::{Digest, PcrBank, to_digest};
-
-const MAGIC: u32 = 0xFF54_4347;
-const ATTEST_QUOTE: u16 = 0x8018;
 
 /// Why a quote proves nothing; one variant for each check.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -45,15 +42,31 @@ pub enum QuoteError {
     },
 }
 
+impl From<FrameError> for QuoteError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Truncated => Self::Malformed("truncated"),
+            FrameError::Magic(magic) => Self::Magic(magic),
+            FrameError::Kind(kind) => Self::Kind(kind),
+        }
+    }
+}
+
+impl From<SignatureFrameError> for QuoteError {
+    fn from(error: SignatureFrameError) -> Self {
+        match error {
+            SignatureFrameError::Scheme => Self::Scheme,
+            SignatureFrameError::Malformed => Self::Malformed("signature"),
+        }
+    }
+}
+
 /// What a quote proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedQuote {
     selected: PcrBank,
-    clock: u64,
-    reset_count: u32,
-    restart_count: u32,
-    safe: bool,
-    firmware_version: u64,
+    nonce: Vec<u8>,
+    clock: Clock,
 }
 
 impl VerifiedQuote {
@@ -62,29 +75,14 @@ impl VerifiedQuote {
         &self.selected
     }
 
-    /// Milliseconds that the TPM counted.
-    pub fn clock(&self) -> u64 {
-        self.clock
+    /// The qualifying data: what the asker gave; empty where the asker gave nothing.
+    pub fn nonce(&self) -> &[u8] {
+        &self.nonce
     }
 
-    /// Resets of the TPM; going back means an older TPM state.
-    pub fn reset_count(&self) -> u32 {
-        self.reset_count
-    }
-
-    /// Restarts since the last reset.
-    pub fn restart_count(&self) -> u32 {
-        self.restart_count
-    }
-
-    /// Whether the clock is known not to have been ahead.
-    pub fn safe(&self) -> bool {
-        self.safe
-    }
-
-    /// The TPM's firmware version.
-    pub fn firmware_version(&self) -> u64 {
-        self.firmware_version
+    /// The TPM's clock and counters at the moment of the quote.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 }
 
@@ -102,86 +100,70 @@ pub fn verify(
     nonce: &[u8],
     pcrs: &PcrBank,
 ) -> Result<VerifiedQuote, QuoteError> {
-    let parsed = Attest::parse(attest)?;
-    if !ak.verify_pkcs1_sha256(attest, bare_signature(signature, ak)?) {
-        return Err(QuoteError::Signature);
-    }
+    let parsed = Attest::signed(attest, signature, ak)?;
     if parsed.nonce != nonce {
         return Err(QuoteError::Nonce);
     }
-    if parsed.selected.is_empty() {
-        return Err(QuoteError::Selection("no pcr".to_owned()));
-    }
-    let mut selected = PcrBank::default();
-    for pcr in &parsed.selected {
-        let value = pcrs
-            .value(*pcr)
-            .ok_or_else(|| QuoteError::Selection(format!("pcr {pcr}, which was not given")))?;
-        selected.0.insert(*pcr, *value);
-    }
-    let expected = selected.digest_of(&parsed.selected).unwrap_or_default();
-    if expected != parsed.pcr_digest {
-        let (expected, actual) = (hex::encode(expected), hex::encode(parsed.pcr_digest));
-        return Err(QuoteError::PcrDigest { expected, actual });
-    }
-    Ok(VerifiedQuote { selected, ..parsed.facts })
+    parsed.over(pcrs)
+}
+
+/// The same for a quote whose qualifying data the caller judges: it is in the result.
+///
+/// # Errors
+/// [`QuoteError`], never [`QuoteError::Nonce`].
+pub fn verify_with_any_nonce(
+    attest: &[u8],
+    signature: &[u8],
+    ak: &RsaPublic,
+    pcrs: &PcrBank,
+) -> Result<VerifiedQuote, QuoteError> {
+    Attest::signed(attest, signature, ak)?.over(pcrs)
 }
 
 struct Attest<'a> {
     nonce: &'a [u8],
     selected: Vec<u8>,
     pcr_digest: Digest,
-    facts: VerifiedQuote,
+    clock: Clock,
 }
 
 impl<'a> Attest<'a> {
+    fn signed(bytes: &'a [u8], signature: &[u8], ak: &RsaPublic) -> Result<Self, QuoteError> {
+        let parsed = Self::parse(bytes)?;
+        if ak.verify_pkcs1_sha256(bytes, bare_signature(signature, ak)?) {
+            Ok(parsed)
+        } else {
+            Err(QuoteError::Signature)
+        }
+    }
+
     fn parse(bytes: &'a [u8]) -> Result<Self, QuoteError> {
-        let mut cursor = Cursor::new(bytes);
-        let short = || QuoteError::Malformed("truncated");
-        let magic = cursor.be32().ok_or_else(short)?;
-        if magic != MAGIC {
-            return Err(QuoteError::Magic(magic));
-        }
-        let kind = cursor.be16().ok_or_else(short)?;
-        if kind != ATTEST_QUOTE {
-            return Err(QuoteError::Kind(kind));
-        }
-        cursor.tpm2b().ok_or_else(short)?;
-        let nonce = cursor.tpm2b().ok_or_else(short)?;
-        let facts = facts(&mut cursor).ok_or_else(short)?;
-        let selected = selection(&mut cursor).map_err(|_| QuoteError::Malformed("pcr selection"))?;
-        let pcr_digest = cursor.tpm2b().ok_or_else(short)?;
-        if pcr_digest.len() != 32 || !cursor.is_empty() {
+        let mut frame = frame(bytes, ATTEST_QUOTE)?;
+        let selected = selection(&mut frame.body).map_err(|_| QuoteError::Malformed("pcr selection"))?;
+        let pcr_digest = frame.body.tpm2b().ok_or(QuoteError::Malformed("truncated"))?;
+        if pcr_digest.len() != 32 || !frame.body.is_empty() {
             return Err(QuoteError::Malformed("pcr digest"));
         }
-        Ok(Self { nonce, selected, pcr_digest: to_digest(pcr_digest), facts })
+        Ok(Self { nonce: frame.nonce, selected, pcr_digest: to_digest(pcr_digest), clock: frame.clock })
     }
-}
 
-fn facts(cursor: &mut Cursor<'_>) -> Option<VerifiedQuote> {
-    Some(VerifiedQuote {
-        selected: PcrBank::default(),
-        clock: cursor.be64()?,
-        reset_count: cursor.be32()?,
-        restart_count: cursor.be32()?,
-        safe: cursor.u8()? == 1,
-        firmware_version: cursor.be64()?,
-    })
-}
-
-/// Takes a TPMT_SIGNATURE apart; what has exactly the size of the modulus is a bare signature.
-fn bare_signature<'a>(signature: &'a [u8], ak: &RsaPublic) -> Result<&'a [u8], QuoteError> {
-    if signature.len() == ak.modulus().len() {
-        return Ok(signature);
+    /// Compares with the values that the quote is said to be over.
+    fn over(self, pcrs: &PcrBank) -> Result<VerifiedQuote, QuoteError> {
+        if self.selected.is_empty() {
+            return Err(QuoteError::Selection("no pcr".to_owned()));
+        }
+        let mut selected = PcrBank::default();
+        for pcr in &self.selected {
+            let value = pcrs
+                .value(*pcr)
+                .ok_or_else(|| QuoteError::Selection(format!("pcr {pcr}, which was not given")))?;
+            selected.0.insert(*pcr, *value);
+        }
+        let expected = selected.digest_of(&self.selected).unwrap_or_default();
+        if expected != self.pcr_digest {
+            let (expected, actual) = (hex::encode(expected), hex::encode(self.pcr_digest));
+            return Err(QuoteError::PcrDigest { expected, actual });
+        }
+        Ok(VerifiedQuote { selected, nonce: self.nonce.to_vec(), clock: self.clock })
     }
-    let mut cursor = Cursor::new(signature);
-    let (scheme, hash) = (cursor.be16(), cursor.be16());
-    if (scheme, hash) != (Some(alg::RSASSA), Some(alg::SHA256)) {
-        return Err(QuoteError::Scheme);
-    }
-    let bare = cursor.tpm2b().ok_or(QuoteError::Malformed("signature"))?;
-    if !cursor.is_empty() {
-        return Err(QuoteError::Malformed("signature"));
-    }
-    Ok(bare)
 }

@@ -10,8 +10,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 
 use crate::Target;
-use crate::jws::parse;
 use crate::support::in_mode;
+use token_verifier::jws::parse;
 
 pub(crate) const TARGET: Target = Target {
     name: "jws",

@@ -5,8 +5,11 @@
 //! log).
 
 pub mod access;
+pub mod ak_authority;
+pub mod ak_certificates;
 pub mod appraise;
 pub mod attest;
+pub mod azure_guest;
 pub mod claims;
 pub mod draft;
 pub mod dry_run;
@@ -22,6 +25,7 @@ pub mod request;
 pub mod sample;
 pub mod secret_file;
 pub mod signing;
+pub mod tpm;
 
 use public_api::attestation_policy::AttestationType;
 
@@ -29,6 +33,7 @@ use public_api::attestation_policy::AttestationType;
 pub fn shipped_policy(kind: AttestationType) -> &'static str {
     match kind {
         AttestationType::SevSnpVm => platform_policy::DEFAULT_POLICY,
-        AttestationType::AzureGuest | AttestationType::Tpm => platform_policy::DEFAULT_POLICY,
+        AttestationType::AzureGuest => azure_guest::policy::DEFAULT_POLICY,
+        AttestationType::Tpm => azure_guest::policy::DEFAULT_TPM_POLICY,
     }
 }

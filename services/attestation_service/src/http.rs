@@ -1,12 +1,15 @@
 //! The routes. Paths are matched without regard to case; every answer that is not a success is an error envelope.
 
 mod attest;
+mod attestation_keys;
+mod azure_guest;
 mod caller;
 mod discovery;
 mod error;
 mod log;
 mod policies;
 mod providers;
+mod tpm;
 
 use std::sync::Arc;
 
@@ -29,7 +32,10 @@ pub const MAX_BODY: usize = 1024 * 1024;
 pub fn app(service: Arc<Service>) -> Router {
     let routes = Router::new()
         .route("/attest/sevsnpvm", post(attest::sev_snp_vm))
+        .route("/attest/azureguest", post(azure_guest::attest))
+        .route("/attest/tpm", post(tpm::attest))
         .route("/attest/{type}", post(attest::not_supported))
+        .route("/attestationkeycertificates", post(attestation_keys::certify))
         .route("/nonces", post(attest::nonce))
         .route("/policies/{type}", get(policies::show).put(policies::set).post(policies::act))
         .route("/policies/{type}/versions", get(policies::versions))

@@ -1,6 +1,6 @@
 //! The attestation service: evidence in, token out.
 //!
-//! It speaks the protocol of Azure Attestation for `SevSnpVm`. A request's way is told in [`app`]; routes are in
+//! It speaks the protocol of Azure Attestation for `SevSnpVm`, `AzureGuest` and `Tpm`. A request's way is told in [`app`]; routes are in
 //! [`http`]; used nonces and the decision log are in [`store`]. What it is not: it holds no key of any VM, and it trusts
 //! no caller: everything that it says in a token follows from signed evidence and its own configuration.
 
@@ -16,8 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use app::access::Access;
+use app::ak_authority::{AkAuthority, AkAuthorityError};
 use app::appraise::{Appraiser, AppraiserConfig};
 use app::attest::Service;
+use app::azure_guest::policy::GuestPolicy;
 use app::nonce::Nonces;
 use app::policies::PolicyChangeError;
 use app::sample::Sampler;
@@ -37,6 +39,9 @@ pub enum RunError {
     /// What is stored of the providers: keys, policies.
     #[error("opening the stored providers")]
     Providers(#[from] PolicyChangeError),
+    /// The authority for attestation keys.
+    #[error(transparent)]
+    AkAuthority(#[from] AkAuthorityError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -81,6 +86,9 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
         sampler: Sampler::default(),
         data_dir: config.data_dir.clone(),
         changing: tokio::sync::Mutex::default(),
+        ak_authority: AkAuthority::open(&config.data_dir, &config.issuer)?,
+        guest_policy: GuestPolicy::shipped(),
+        tpm_policy: GuestPolicy::shipped_for_tpm(),
     })
 }
 

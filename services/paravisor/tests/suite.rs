@@ -1,5 +1,7 @@
 //! Integration tests of the paravisor, one file a feature.
 
+#[path = "suite/ak_certificate.rs"]
+mod ak_certificate;
 #[path = "suite/attacks.rs"]
 mod attacks;
 #[path = "suite/flow.rs"]

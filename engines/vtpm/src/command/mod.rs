@@ -37,6 +37,7 @@ pub mod alg {
     pub const NULL: u16 = 0x0010;
     pub const SM3_256: u16 = 0x0012;
     pub const RSASSA: u16 = 0x0014;
+    pub const RSAES: u16 = 0x0015;
     pub const ECC: u16 = 0x0023;
     pub const CFB: u16 = 0x0043;
 

@@ -155,3 +155,30 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn recorded_log_proves_secure_boot_and_the_command_line() {
+    let log = parse(RECORDED).unwrap();
+    let state = vtpm::measured_boot::secure_boot(&log).unwrap();
+    assert!(state.secure_boot);
+    assert_eq!((state.pk.len(), state.dbx.len(), state.dbt), (1005, 76, None));
+    let attested: Vec<u8> = (0..16).collect();
+    let options = vtpm::measured_boot::kernel_command_line(&log, &attested).unwrap();
+    assert!(options.starts_with("initrd=\\debian\\6.12.117"), "{options}");
+    assert_eq!(vtpm::measured_boot::programs(&log).len(), 3, "shim, systemd-boot, kernel");
+    let names: Vec<_> =
+        vtpm::measured_boot::authorities(&log).iter().map(|found| found.name().unwrap()).collect();
+    assert_eq!(names, ["db", "SbatLevel", "MokListRT"]);
+}
+
+#[test]
+fn startup_locality_is_where_pcr_0_begins() {
+    let locality = [&b"StartupLocality\0"[..], &[3]].concat();
+    let log = [spec_id(&[(0xB, 32)]), event(0, EV_NO_ACTION, &[(0xB, &[0; 32])], &locality)].concat();
+    let log = parse(&log).unwrap();
+    assert_eq!(log.startup_locality, Some(3));
+    assert_eq!(log.initial(0)[31], 3);
+    assert_eq!((log.initial(1), log.initial(17)), ([0; 32], [0xFF; 32]));
+    let elsewhere = [spec_id(&[(0xB, 32)]), event(1, EV_NO_ACTION, &[(0xB, &[0; 32])], &locality)].concat();
+    assert_eq!(parse(&elsewhere).unwrap().startup_locality, None);
+}

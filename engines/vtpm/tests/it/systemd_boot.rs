@@ -295,8 +295,15 @@ fn difference_names_the_event_that_an_attack_changed() {
         events: prediction
             .events
             .iter()
-            .map(|event| Event { pcr: event.pcr, kind: 0xD, digest: event.digest, data: Vec::new() })
+            .map(|event| Event {
+                number: 1,
+                pcr: event.pcr,
+                kind: 0xD,
+                digest: event.digest,
+                data: Vec::new(),
+            })
             .collect(),
+        ..EventLog::default()
     };
     assert_eq!(difference(&good, &log(&good)), [] as [String; 0]);
     assert_eq!(log(&good).replay().value(9), good.pcrs.get(&9));

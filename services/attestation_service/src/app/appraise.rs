@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::digest;
 use public_api::Denial;
 use public_api::attestation::{CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
-use public_api::attestation_policy::AttestationType;
 use snp::{CertChain, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedReport};
 
 use super::claims::{self, NonceSource};
@@ -98,6 +97,11 @@ impl VerifiedEvidence {
         self.evidence.runtime_data.as_ref()?.text("nonce")
     }
 
+    /// The runtime data that the report binds, where they are JSON.
+    pub fn runtime_claims(&self) -> Option<&serde_json::Value> {
+        self.evidence.runtime_data.as_ref().map(|data| &data.shown)
+    }
+
     /// Whom the evidence is about: the VM's id in the launch document that HOST_DATA binds, else the chip's report id.
     pub fn subject(&self) -> String {
         let vm_id = self.evidence.init_time_data.as_ref().and_then(|data| data.text("vmId"));
@@ -152,7 +156,7 @@ impl Appraiser {
     }
 
     /// The policy that decides where a provider has set none.
-    pub fn shipped(&self, _kind: AttestationType) -> &PlatformPolicy {
+    pub fn shipped(&self) -> &PlatformPolicy {
         &self.policy
     }
 

@@ -9,7 +9,10 @@ use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
 use super::access::Access;
+use super::ak_authority::{AkAuthority, AkAuthorityError};
 use super::appraise::{Appraisal, Appraiser, VerifiedEvidence};
+use super::azure_guest::policy::GuestPolicy;
+use super::azure_guest::seal::SealError;
 use super::claims::NonceSource;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
@@ -31,6 +34,12 @@ pub struct Service {
     pub providers: Registry,
     /// Issues nonces.
     pub nonces: Nonces,
+    /// Certifies attestation keys of vTPMs.
+    pub ak_authority: AkAuthority,
+    /// The policy of guest attestation.
+    pub guest_policy: GuestPolicy,
+    /// The policy of attestation by a quote alone.
+    pub tpm_policy: GuestPolicy,
     /// Used nonces, policies and the decision log.
     pub store: Store,
     /// Who may read and change.
@@ -58,6 +67,12 @@ pub enum AttestError {
     /// Signing failed.
     #[error("the token could not be made")]
     Signer(#[from] SignerError),
+    /// Sealing failed.
+    #[error("the token could not be sealed")]
+    Seal(#[from] SealError),
+    /// Certifying failed.
+    #[error("the certificate could not be made")]
+    AkAuthority(#[from] AkAuthorityError),
 }
 
 impl From<Denial> for AttestError {
@@ -73,12 +88,20 @@ impl From<Box<Denial>> for AttestError {
 }
 
 /// What is known of a request on its way, for the log.
-struct Course<'a> {
-    provider: &'a Provider,
-    subject: String,
-    detail: Value,
-    changes: Vec<Change>,
-    now: i64,
+pub(super) struct Course<'a> {
+    pub provider: &'a Provider,
+    pub subject: String,
+    pub detail: Value,
+    pub changes: Vec<Change>,
+    pub now: i64,
+}
+
+impl<'a> Course<'a> {
+    /// A course that has only begun.
+    pub fn begin(provider: &'a Provider, mut detail: Value, now: i64) -> Self {
+        detail["provider"] = json!(provider.name());
+        Self { provider, subject: "unverified evidence".to_owned(), detail, changes: Vec::new(), now }
+    }
 }
 
 impl Service {
@@ -109,7 +132,9 @@ impl Service {
         };
         let kind = AttestationType::SevSnpVm;
         let claims = self.appraiser.claims(&verified, source);
-        course.changes.extend(self.sampler.keep(provider.name(), kind, &course.subject, &claims, now)?);
+        if self.sampler.is_due(provider.name(), kind, &course.subject, now) {
+            course.changes.push(Sampler::keep(provider.name(), kind, &course.subject, &claims, now)?);
+        }
         let verdict = self.appraiser.judge(&verified, claims, &provider.in_force(kind));
         if let Some((version, denial)) = verdict.staged {
             course.detail["stagedPolicy"] = json!({"version": version, "wouldRefuse": denial});
@@ -175,7 +200,7 @@ impl Service {
     }
 
     /// Records a refusal. If that fails the caller hears of the failure: no verdict leaves without its record.
-    async fn refuse(&self, denial: Box<Denial>, course: Course<'_>) -> AttestError {
+    pub(super) async fn refuse(&self, denial: Box<Denial>, course: Course<'_>) -> AttestError {
         let Course { subject, detail, changes, .. } = course;
         let record = Record { decision: Decision::Refused, subject, denial: Some((*denial).clone()), detail };
         match self.store.record_with(record, changes).await {
@@ -227,6 +252,6 @@ fn reach(point: &str) {
     fault_plan::reach("attestation", point);
 }
 
-fn sha256_hex(bytes: &[u8]) -> String {
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
 }

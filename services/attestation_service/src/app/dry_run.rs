@@ -5,6 +5,7 @@ use public_api::attestation::Claims;
 use public_api::attestation_policy::{AttestationType, DryRun, DryRunChange};
 
 use super::attest::Service;
+use super::azure_guest::policy as guest;
 use super::policies::PolicyChangeError;
 use super::provider::Provider;
 use super::provider::document::{DocumentError, PolicyDocument};
@@ -76,11 +77,19 @@ impl Service {
         policy: Option<&ProviderPolicy>,
         claims: &Claims,
     ) -> Option<Denial> {
-        let circumstances = self.appraiser.circumstances_of(claims);
-        let incoming = super::platform_policy::incoming(claims, circumstances);
-        let outcome = match policy {
-            Some(policy) => policy.apply(incoming, &mut claims.clone()),
-            None => self.appraiser.shipped(kind).decide_incoming(incoming).map(drop),
+        let outcome = match kind {
+            AttestationType::SevSnpVm => {
+                let circumstances = self.appraiser.circumstances_of(claims);
+                let incoming = super::platform_policy::incoming(claims, circumstances);
+                match policy {
+                    Some(policy) => policy.apply(incoming, &mut claims.clone()),
+                    None => self.appraiser.shipped().decide_incoming(incoming).map(drop),
+                }
+            }
+            AttestationType::AzureGuest | AttestationType::Tpm => match policy {
+                Some(policy) => policy.apply(guest::incoming(claims), &mut claims.clone()),
+                None => self.shipped_guest_policy(kind).decide(&mut claims.clone()),
+            },
         };
         outcome.err().map(|denial| *denial)
     }

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
 use snp::launch::{CpuModel, LaunchError, LaunchPlan, Measurement, PageType, paravisor_page};
+use vtpm::vars::{SecureBootState, VarStore};
 
 use crate::config::{ConfigError, FirmwareConfig, MinimumTcb, ReferenceConfig, read};
 
@@ -30,6 +31,8 @@ struct Build {
     firmware: Vec<u8>,
     page: Box<[u8; 4096]>,
     guest_features: u64,
+    /// What the template of variables enrols into Secure Boot's databases.
+    secure_boot: Option<SecureBootState>,
 }
 
 impl References {
@@ -56,14 +59,13 @@ impl References {
     }
 
     fn add_build(&mut self, config: &FirmwareConfig) -> Result<(), ConfigError> {
+        let vars_template = read(&config.vars_template)?;
         let build = Build {
             name: config.name.clone(),
             firmware: read(&config.firmware)?,
-            page: Box::new(paravisor_page(
-                &sha384(&read(&config.paravisor)?),
-                &sha384(&read(&config.vars_template)?),
-            )),
+            page: Box::new(paravisor_page(&sha384(&read(&config.paravisor)?), &sha384(&vars_template))),
             guest_features: config.guest_features,
+            secure_boot: VarStore::parse(&vars_template).ok().map(|vars| vars.secure_boot_state()),
         };
         for model in &config.cpu_models {
             let cpu: CpuModel = model.parse().map_err(|_| {
@@ -90,6 +92,14 @@ impl References {
     /// The name of an accepted launch digest.
     pub fn name(&self, digest: &Digest) -> Option<&str> {
         self.accepted.get(digest).map(String::as_str)
+    }
+
+    /// What the firmware of an accepted launch has in Secure Boot's databases at its first start.
+    pub fn secure_boot(&self, digest: &Digest) -> Option<&SecureBootState> {
+        let name = self.name(digest)?;
+        let of_build =
+            |build: &&Build| name.strip_prefix(build.name.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        self.builds.iter().find(of_build)?.secure_boot.as_ref()
     }
 
     /// The names of all accepted launches, in order.

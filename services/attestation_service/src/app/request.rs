@@ -92,7 +92,7 @@ fn is_nonce(nonce: &Value) -> bool {
     }
 }
 
-fn evidence(report: &[u8]) -> Result<SevSnpEvidence, FieldError> {
+pub(super) fn evidence(report: &[u8]) -> Result<SevSnpEvidence, FieldError> {
     let fields = Fields::parse("report", report, &["SnpReport", "VcekCertChain", "Endorsements"])?;
     Ok(SevSnpEvidence {
         snp_report: fields.bytes("SnpReport")?,
@@ -101,7 +101,7 @@ fn evidence(report: &[u8]) -> Result<SevSnpEvidence, FieldError> {
     })
 }
 
-fn attached(fields: &Fields, name: &'static str) -> Result<Option<Attached>, FieldError> {
+pub(super) fn attached(fields: &Fields, name: &'static str) -> Result<Option<Attached>, FieldError> {
     let Some(text) = fields.raw(name) else { return Ok(None) };
     let members = Fields::parse(name, text.as_bytes(), &["data", "dataType"])?;
     let data_type: DataType = members.required("dataType")?;

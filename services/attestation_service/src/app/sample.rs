@@ -21,28 +21,26 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The change that keeps this evidence, if it is due.
+    /// The change that keeps this evidence.
     pub fn keep(
-        &self,
         provider: &str,
         kind: AttestationType,
         subject: &str,
         claims: &Claims,
         now: i64,
-    ) -> Result<Option<Change>, StoreError> {
-        if !self.is_due((provider.to_owned(), kind, subject.to_owned()), now) {
-            return Ok(None);
-        }
-        Ok(Some(Change::PutEvidence(StoredEvidence {
+    ) -> Result<Change, StoreError> {
+        Ok(Change::PutEvidence(StoredEvidence {
             provider: provider.to_owned(),
             kind,
             subject: subject.to_owned(),
             claims: serde_json::to_string(claims)?,
             seen_on: now,
-        })))
+        }))
     }
 
-    fn is_due(&self, key: (String, AttestationType, String), now: i64) -> bool {
+    /// Whether the evidence of this VM is to be kept now; says so once.
+    pub fn is_due(&self, provider: &str, kind: AttestationType, subject: &str, now: i64) -> bool {
+        let key = (provider.to_owned(), kind, subject.to_owned());
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         if written.get(&key).is_some_and(|last| now < last + INTERVAL) {
             return false;

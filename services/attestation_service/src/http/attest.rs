@@ -15,7 +15,7 @@ use crate::app::attest::Service;
 use crate::app::request::Request;
 
 /// Attestation types of Azure that this service does not verify.
-const NOT_SUPPORTED: [&str; 5] = ["SgxEnclave", "OpenEnclave", "TdxVm", "AzureGuest", "Tpm"];
+const NOT_SUPPORTED: [&str; 3] = ["SgxEnclave", "OpenEnclave", "TdxVm"];
 
 pub async fn sev_snp_vm(
     State(service): State<Arc<Service>>,
@@ -31,16 +31,22 @@ pub async fn not_supported(Path(attestation_type): Path<String>) -> Failure {
     not_supported_type(&attestation_type)
 }
 
-/// The answer for a type that is not `SevSnpVm`.
+/// The answer for a type that has no route.
 pub fn not_supported_type(attestation_type: &str) -> Failure {
     let known = NOT_SUPPORTED.iter().find(|known| known.eq_ignore_ascii_case(attestation_type));
     match known {
         Some(known) => failure(
             StatusCode::BAD_REQUEST,
             "AttestationTypeNotSupported",
-            format!("attestation type {known} is not supported by this service; SevSnpVm is"),
+            format!(
+                "attestation type {known} is not supported by this service; SevSnpVm, AzureGuest and Tpm are"
+            ),
         ),
-        None => failure(StatusCode::NOT_FOUND, "NotFound", "no such attestation type; SevSnpVm is supported"),
+        None => failure(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "no such attestation type; SevSnpVm, AzureGuest and Tpm are supported",
+        ),
     }
 }
 

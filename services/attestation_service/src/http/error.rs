@@ -64,7 +64,10 @@ impl From<AttestError> for Failure {
             AttestError::Draft(error) => {
                 FieldError::new("draftPolicyForAttestation", error.to_string()).into()
             }
-            AttestError::Store(_) | AttestError::Signer(_) => fault(&error),
+            AttestError::Store(_)
+            | AttestError::Signer(_)
+            | AttestError::Seal(_)
+            | AttestError::AkAuthority(_) => fault(&error),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! whole router; attacks are named after what the attacker does.
 
 mod attacks;
+mod azure_guest;
 mod clients;
 mod discovery;
 mod hardware;
@@ -14,3 +15,4 @@ mod requests;
 mod revocation;
 mod support;
 mod tokens;
+mod tpm;

@@ -57,7 +57,10 @@ pub fn run(config: &ParavisorConfig) -> Ending {
     let (sender, messages) = channel();
     let observer = Arc::new(LineWriter::new(sender.clone()));
     match begin(config, &observer, &sender) {
-        Ok(running) => serve_host(&running, &observer, &messages),
+        Ok(running) => {
+            ask_for_certificate(&running);
+            serve_host(&running, &observer, &messages)
+        }
         Err(stop) => {
             observer.refused(stop.into());
             Ending::Refused
@@ -88,6 +91,15 @@ fn begin(
         }),
     };
     start(world)
+}
+
+/// On a thread of its own: the guest boots meanwhile, with the certificate of before.
+fn ask_for_certificate(running: &Running) {
+    let certificate = running.ak_certificate();
+    let thread = thread::Builder::new().name("ak-certificate".to_owned());
+    if let Err(error) = thread.spawn(move || certificate.renew_or_log()) {
+        tracing::warn!(%error, "no thread to ask for the attestation key's certificate");
+    }
 }
 
 /// libtpms, of which a process has one.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use public_api::attestation::AttestSevSnpVmRequest;
+use public_api::attestation_keys::AttestationKeyCertificateRequest;
 use public_api::client::{AttestationClient, ClientError, Connection, KeyClient};
 use public_api::keys::KeyReleaseParameters;
 use tokio::runtime::{Builder, Runtime};
@@ -55,6 +56,10 @@ impl Services for HttpServices {
 
     fn attest(&self, request: &AttestSevSnpVmRequest) -> Result<String, Stop> {
         self.wait(self.attestation.attest_sev_snp_vm(request)).map(|answer| answer.token)
+    }
+
+    fn certify_attestation_key(&self, request: &AttestationKeyCertificateRequest) -> Result<Vec<u8>, Stop> {
+        self.wait(self.attestation.certify_attestation_key(request)).map(|answer| answer.certificate)
     }
 
     fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop> {

@@ -5,12 +5,14 @@
 //!                                              └─ later starts: open the guest state ───┤
 //!     ready ◄─ release(g+1) ◄─ attest(g+1, boot chain) ◄─ write state as g+1 ◄─ seal ◄──┘
 //!       │
+//!       ├─ while the guest boots: a certificate for the attestation key, if it has none or an old one
 //!       ├─ reset: seal for the next boot, same generation
 //!       └─ stop:  write state as g+2 ─► release(g+2)
 //! ```
 //! Nothing of a first start exists before its one commit: a crash before it is a first start again, a crash after it a
 //! later start. Knows neither QEMU nor sockets; what it needs of its surroundings are the traits in [`world`].
 
+pub mod ak_certificate;
 pub mod attest;
 pub mod keeper;
 pub mod launch;

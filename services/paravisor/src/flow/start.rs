@@ -6,6 +6,7 @@ use internal_api::paravisor::{ParavisorConfig, Step};
 use jiff::Timestamp;
 use sealed_disk::guest_state::LockedState;
 
+use super::ak_certificate::AkCertificate;
 use super::attest::{Attestor, PendingTransferKey, TransferKey};
 use super::keeper::{Keeper, open_file};
 use super::launch::Launch;
@@ -55,6 +56,7 @@ pub struct Running {
     observer: Arc<dyn Observer>,
     disk: Arc<dyn BlockDevice>,
     config_drive: Arc<dyn BlockDevice>,
+    now: Timestamp,
 }
 
 /// Does everything that comes before the guest's first instruction. The last event is `Ready`.
@@ -93,7 +95,8 @@ pub fn start(world: World) -> Result<Running, Stop> {
         attestor.advance(generation + 1, keeper.sealed.as_ref())
     })?;
     let front = Arc::new(Mutex::new(front));
-    let running = Running { front, keeper, attestor, observer: Arc::clone(&observer), disk, config_drive };
+    let (observer, now) = (Arc::clone(&observer), world.now);
+    let running = Running { front, keeper, attestor, observer, disk, config_drive, now };
     (world.listen)(&running)?;
     reach("before saying ready");
     told.event(attested.ready());
@@ -187,6 +190,18 @@ impl Running {
     /// The drive with the tenant's provisioning data.
     pub fn config_drive(&self) -> Arc<dyn BlockDevice> {
         Arc::clone(&self.config_drive)
+    }
+
+    /// The renewal of the attestation key's certificate, to be carried out while the guest boots.
+    pub fn ak_certificate(&self) -> AkCertificate {
+        AkCertificate {
+            front: Arc::clone(&self.front),
+            keeper: Arc::clone(&self.keeper),
+            processor: Arc::clone(&self.attestor.processor),
+            services: Arc::clone(&self.attestor.services),
+            configuration: self.attestor.configuration.clone(),
+            now: self.now,
+        }
     }
 
     fn front(&self) -> MutexGuard<'_, Front> {

@@ -2,6 +2,7 @@
 
 use internal_api::paravisor::{Event, Failure, Step};
 use public_api::attestation::AttestSevSnpVmRequest;
+use public_api::attestation_keys::AttestationKeyCertificateRequest;
 use public_api::keys::KeyReleaseParameters;
 use zeroize::Zeroizing;
 
@@ -28,6 +29,8 @@ pub trait Services: Send + Sync {
     fn nonce(&self) -> Result<String, Stop>;
     /// Evidence for a token.
     fn attest(&self, request: &AttestSevSnpVmRequest) -> Result<String, Stop>;
+    /// Evidence for a certificate of the vTPM's attestation key; its DER.
+    fn certify_attestation_key(&self, request: &AttestationKeyCertificateRequest) -> Result<Vec<u8>, Stop>;
     /// A token for the VM's key; the answer's JWS.
     fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop>;
 }

@@ -1,4 +1,5 @@
-//! The attestation key's certificate, issued by a key that is made for this one certificate and forgotten.
+//! The attestation key's certificate until the attestation service has issued one: by a key that is made for this one
+//! certificate and forgotten. And when a certificate must be asked for.
 //!
 //! It gives clients of the Azure conventions the certificate they look for at NV index 0x01C101D0. It proves nothing by
 //! itself: that an attestation key is a VM's is proved by the hardware report, whose REPORT_DATA covers the key.
@@ -10,11 +11,35 @@ use rcgen::{
     PublicKeyData, SerialNumber, SignatureAlgorithm,
 };
 use vtpm::key::RsaPublic;
+use x509_cert::der::Decode as _;
 
 use super::identity::TpmError;
 
 /// Years from the day of issue.
 const VALIDITY_YEARS: i32 = 10;
+
+/// What the names of issuers that are forgotten begin with.
+const OWN_ISSUER: &str = "CN=Casemate vTPM of VM ";
+/// A certificate that ends sooner is renewed; so many days before its end Azure's client asks for a new one.
+const RENEWAL_DAYS: i64 = 90;
+
+/// Whether the attestation service should be asked for a certificate instead of this one (DER): it issued none yet, or
+/// the one at hand ends within 90 days.
+pub fn wants_renewal(der: &[u8], now: Timestamp) -> bool {
+    let Ok(certificate) = x509_cert::Certificate::from_der(der) else { return true };
+    let tbs = certificate.tbs_certificate();
+    let end = tbs.validity().not_after.to_unix_duration().as_secs();
+    let least = u64::try_from(now.as_second() + RENEWAL_DAYS * 86400).unwrap_or_default();
+    tbs.issuer().to_string().starts_with(OWN_ISSUER) || end < least
+}
+
+/// Whether a certificate (DER) is for this key.
+pub fn is_for(der: &[u8], ak: &RsaPublic) -> bool {
+    x509_cert::Certificate::from_der(der).is_ok_and(|certificate| {
+        let key = &certificate.tbs_certificate().subject_public_key_info().subject_public_key;
+        key.as_bytes() == Some(pkcs1(ak).as_slice())
+    })
+}
 
 /// A new certificate (DER) of the VM's attestation key.
 pub fn certify(vm_id: &str, ak: &RsaPublic, now: Timestamp) -> Result<Vec<u8>, TpmError> {
@@ -79,7 +104,7 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use x509_cert::der::{Decode as _, Encode as _};
+    use x509_cert::der::Encode as _;
 
     use super::*;
 
@@ -104,5 +129,27 @@ mod tests {
                 tbs.validity().not_after.to_unix_duration() > tbs.validity().not_before.to_unix_duration()
             );
         }
+    }
+
+    #[test]
+    fn a_certificate_of_our_own_or_near_its_end_is_renewed() {
+        let now: Timestamp = "2026-03-31T12:00:00Z".parse().unwrap();
+        let mut modulus = vec![0xC5; 256];
+        modulus[255] = 1;
+        let key = RsaPublic::new(&modulus, &[1, 0, 1]);
+        let own = certify("VM", &key, now).unwrap();
+        assert!(is_for(&own, &key) && !is_for(&own, &RsaPublic::new(&[0xC5; 256], &[1, 0, 1])));
+        assert!(!is_for(b"nonsense", &key));
+        assert!(wants_renewal(&own, now));
+        assert!(wants_renewal(b"", now) && wants_renewal(b"nonsense", now));
+        let issuer = Issuer::from_params(&CertificateParams::default(), KeyPair::generate().unwrap());
+        let ending = |month: u8, day: u8| {
+            let mut subject = CertificateParams::default();
+            subject.not_before = rcgen::date_time_ymd(2026, 1, 1);
+            subject.not_after = rcgen::date_time_ymd(2026, month, day);
+            subject.signed_by(&AkPublic(pkcs1(&key)), &issuer).unwrap().der().to_vec()
+        };
+        assert!(wants_renewal(&ending(6, 29), now));
+        assert!(!wants_renewal(&ending(6, 30), now));
     }
 }

@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use vtpm::command::{self, Incoming, ResponseCode, code, handle};
-use vtpm::hcl::{MAX_REPORT, NV_INDEX_REPORT, NV_INDEX_USER_DATA};
+use vtpm::command::{self, Incoming, KeyPublic, ResponseCode, code, handle};
+use vtpm::hcl::{MAX_REPORT, NV_INDEX_AK_CERTIFICATE, NV_INDEX_REPORT, NV_INDEX_USER_DATA};
 use vtpm::predict::{Prediction, difference_of};
 use zeroize::Zeroizing;
 
@@ -113,6 +113,22 @@ impl Front {
         let identity = self.identity.clone().ok_or(TpmError::KeyKind("storage root key"))?;
         self.sealed = self.owner.before_boot(&identity)?;
         Ok(())
+    }
+
+    /// The attestation key, once the keys are prepared.
+    pub fn attestation_key(&self) -> Option<KeyPublic> {
+        self.identity.as_ref().map(|identity| identity.ak.clone())
+    }
+
+    /// Puts a new certificate of the attestation key where the guest reads it. Without power there is nothing to do: the
+    /// next boot begins with what the owner has.
+    pub fn replace_certificate(&mut self, certificate: &[u8]) -> Result<(), Stop> {
+        if !self.engine.has_power() || self.refused {
+            return Ok(());
+        }
+        let mut tpm = Runner(self.engine.as_mut());
+        identity::replace_index(&mut tpm, &self.platform_password, NV_INDEX_AK_CERTIFICATE, certificate)?;
+        self.keep_state()
     }
 
     /// The permanent state, for the owner's last write.

@@ -197,6 +197,26 @@ fn read_index(tpm: &mut Runner<'_>, index: u32, size: usize) -> Result<Vec<u8>, 
     Ok(data)
 }
 
+/// Gives an index of the platform another content, of another size perhaps.
+pub(super) fn replace_index(
+    tpm: &mut Runner<'_>,
+    password: &[u8],
+    index: u32,
+    data: &[u8],
+) -> Result<(), TpmError> {
+    let size = u16::try_from(data.len()).map_err(|_| TpmError::KeyKind("NV index size"))?;
+    let found = tpm.find("read an index", &command::nv_read_public(index), command::nv_public)?;
+    if found.as_ref().is_none_or(|found| found.size != size) {
+        if found.is_some() {
+            let remove = command::nv_undefine_space(handle::PLATFORM, password, index);
+            tpm.run("remove an index", &remove, command::success)?;
+        }
+        let define = command::nv_define_space(handle::PLATFORM, password, index, nv::PLATFORM_DATA, size);
+        tpm.run("define an index", &define, command::success)?;
+    }
+    write_index(tpm, password, index, data)
+}
+
 /// Writes an index from its start with the platform's password.
 pub(super) fn write_index(
     tpm: &mut Runner<'_>,

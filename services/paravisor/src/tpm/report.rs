@@ -50,6 +50,17 @@ pub fn hcl_report(
     configuration: &VmConfiguration,
     user_data: Option<[u8; 64]>,
 ) -> Result<Vec<u8>, TpmError> {
+    let claims = hcl_claims(ak, configuration, user_data)?;
+    let report = source.report(report_data(&claims)).map_err(TpmError::NoReport)?;
+    vtpm::hcl::build(&report, &claims).map_err(|error| TpmError::Report(error.to_string()))
+}
+
+/// The runtime claims that bind an attestation key into REPORT_DATA.
+pub fn hcl_claims(
+    ak: &RsaPublic,
+    configuration: &VmConfiguration,
+    user_data: Option<[u8; 64]>,
+) -> Result<Vec<u8>, TpmError> {
     let key = Jwk {
         kid: Some("HCLAkPub".to_owned()),
         key_ops: vec!["sign".to_owned()],
@@ -60,9 +71,7 @@ pub fn hcl_report(
     };
     let user_data = user_data.map(hex::encode);
     let claims = Claims { keys: [key], vm_configuration: configuration, user_data };
-    let claims = serde_json::to_vec(&claims).map_err(|error| TpmError::Report(error.to_string()))?;
-    let report = source.report(report_data(&claims)).map_err(TpmError::NoReport)?;
-    vtpm::hcl::build(&report, &claims).map_err(|error| TpmError::Report(error.to_string()))
+    serde_json::to_vec(&claims).map_err(|error| TpmError::Report(error.to_string()))
 }
 
 /// REPORT_DATA for some claims: their SHA-256, then zeros.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
+use attestation_service::app::ak_authority::AkAuthority;
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
 use aws_lc_rs::rand::SystemRandom;
@@ -17,6 +18,7 @@ use paravisor::failure::Stop;
 use paravisor::flow::world::Services;
 use public_api::Denial;
 use public_api::attestation::{AttestSevSnpVmRequest, ParavisorRuntimeClaims, SevSnpEvidence};
+use public_api::attestation_keys::AttestationKeyCertificateRequest;
 use public_api::client::ClientError;
 use public_api::encoding::{from_base64_any, to_base64, to_base64url};
 use public_api::jwk::Jwk;
@@ -25,6 +27,7 @@ use public_api::keys::{
     ReleaseRequestEcho, ReleaseResponse,
 };
 use snp::report::Report;
+use vtpm::public_area::RsaArea;
 
 pub const KEY_ID: &str = "https://keys.example/keys/vm/0123456789abcdef0123456789abcdef";
 
@@ -34,8 +37,12 @@ pub struct FakeServices {
     state: Mutex<State>,
     /// Changes an answer of `release` on its way.
     pub spoil: Mutex<Option<fn(&mut ReleasePayload)>>,
-    /// The next calls of `release` are not answered.
+    /// The next calls of `release` and `certify_attestation_key` are not answered.
     pub deaf: Mutex<bool>,
+    /// Certificates given out.
+    pub certified: Mutex<u32>,
+    /// The time at which certificates are given out, in Unix seconds; the beginning of 2026 if there is none.
+    pub clock: Mutex<Option<i64>>,
     /// Which of two keys is the VM's.
     pub second_key: Mutex<bool>,
 }
@@ -86,6 +93,20 @@ fn denied(code: &str, expected: impl ToString, actual: impl ToString) -> Stop {
     ClientError::Denied { service: "https://keys.example".to_owned(), denial: Box::new(denial) }.into()
 }
 
+fn deaf() -> Stop {
+    let (service, status, code) = ("https://keys.example".to_owned(), 503, "Busy".to_owned());
+    ClientError::Status { service, status, code, message: String::new() }.into()
+}
+
+/// The attestation service's own authority for attestation keys.
+fn authority() -> &'static AkAuthority {
+    static AUTHORITY: OnceLock<AkAuthority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        AkAuthority::open(folder.path(), "https://attestation.example").unwrap()
+    })
+}
+
 impl Services for FakeServices {
     fn nonce(&self) -> Result<String, Stop> {
         let mut state = self.state.lock().unwrap();
@@ -110,11 +131,27 @@ impl Services for FakeServices {
         Ok(token)
     }
 
+    fn certify_attestation_key(&self, request: &AttestationKeyCertificateRequest) -> Result<Vec<u8>, Stop> {
+        if *self.deaf.lock().unwrap() {
+            return Err(deaf());
+        }
+        let evidence: SevSnpEvidence = serde_json::from_slice(&request.report).unwrap();
+        let report = Report::parse(&evidence.snp_report).unwrap();
+        assert_eq!(hex::encode(&report.report_data[..32]), sha256_hex(&request.runtime_data.data));
+        let claims: serde_json::Value = serde_json::from_slice(&request.runtime_data.data).unwrap();
+        let area = RsaArea::parse(&request.attestation_key).unwrap();
+        area.check_attestation_key().unwrap();
+        assert_eq!(claims["keys"][0]["n"], area.key.jwk_n());
+        let vm_id = claims["vm-configuration"]["vmUniqueId"].as_str().unwrap();
+        *self.certified.lock().unwrap() += 1;
+        let now = self.clock.lock().unwrap().unwrap_or(1_767_225_600);
+        Ok(authority().certify(vm_id, &area.key, now).unwrap())
+    }
+
     fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
         let mut state = self.state.lock().unwrap();
         if *self.deaf.lock().unwrap() {
-            let (service, status, code) = ("https://keys.example".to_owned(), 503, "Busy".to_owned());
-            return Err(ClientError::Status { service, status, code, message: String::new() }.into());
+            return Err(deaf());
         }
         let claims = state.tokens.get(&parameters.target).unwrap().clone();
         let generation = claims.guest_state.generation;
