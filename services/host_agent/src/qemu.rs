@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use internal_api::host::Accelerator;
+use snp::psp::port::PORT_NAME;
 
 /// What the command line depends on.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Machine {
     pub disk_socket: PathBuf,
     /// Where the paravisor serves the config drive.
     pub config_drive_socket: PathBuf,
+    /// Where the paravisor serves the guest's port to the secure processor; on development hosts only.
+    pub guest_port_socket: Option<PathBuf>,
     /// The serial console, for one client at a time.
     pub console_socket: PathBuf,
     /// All that the serial console ever said.
@@ -103,6 +106,13 @@ impl Machine {
         to.option("-device", "virtio-blk-pci,drive=config");
         to.option("-object", "rng-random,id=rng0,filename=/dev/urandom");
         to.option("-device", "virtio-rng-pci,rng=rng0");
+        if let Some(socket) = &self.guest_port_socket {
+            // The paravisor may be replaced, and ends a connection whose words make no sense. (`reconnect-ms` of newer
+            // releases is not known to those of 2022, the older name is known to all.)
+            to.option("-chardev", format!("socket,id=snp,path={},reconnect=1", value(socket)));
+            to.option("-device", "virtio-serial-pci");
+            to.option("-device", format!("virtserialport,chardev=snp,name={PORT_NAME}"));
+        }
     }
 
     fn network(&self, to: &mut Arguments) {
@@ -199,6 +209,7 @@ mod tests {
             tpm_socket: run("tpm.sock"),
             disk_socket: run("disk.sock"),
             config_drive_socket: run("config-drive.sock"),
+            guest_port_socket: Some(run("guest-port.sock")),
             console_socket: run("console.sock"),
             serial_log: "/vm/serial.log".into(),
             qmp_socket: run("qmp.sock"),
@@ -242,6 +253,9 @@ mod tests {
             -device virtio-blk-pci,drive=config
             -object rng-random,id=rng0,filename=/dev/urandom
             -device virtio-rng-pci,rng=rng0
+            -chardev socket,id=snp,path=/run/vm/guest-port.sock,reconnect=1
+            -device virtio-serial-pci
+            -device virtserialport,chardev=snp,name=casemate.sev-guest
             -netdev user,id=net0,restrict=off,hostfwd=tcp:127.0.0.1:22200-:22
             -device virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:0d:6f:2b
             -netdev user,id=net1,restrict=on,net=169.254.169.0/24,host=169.254.169.1,dhcpstart=169.254.169.20,dns=169.254.169.3,guestfwd=tcp:169.254.169.254:80-cmd:'/opt/case mate/casemate-host-agent' forward '/run/vm/metadata.sock'
@@ -259,6 +273,12 @@ mod tests {
         let text = shown(&machine);
         assert!(text.contains("-accel kvm") && text.contains("-cpu host"), "{text}");
         assert!(text.contains("id=net0,restrict=on,hostfwd"), "{text}");
+    }
+
+    #[test]
+    fn a_guest_that_reaches_its_processor_by_itself_has_no_port() {
+        let text = shown(&Machine { guest_port_socket: None, ..machine() });
+        assert!(!text.contains("virtio-serial") && !text.contains("id=snp"), "{text}");
     }
 
     #[test]
