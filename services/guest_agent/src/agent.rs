@@ -107,7 +107,8 @@ impl Surroundings {
 /// # Errors
 /// Other text.
 pub fn user_data(text: &str) -> Result<[u8; 64], Failure> {
-    let wrong = || Failure::you("user data is up to 64 bytes in hex", "for example the hash of what you bind");
+    let wrong =
+        || Failure::you("user data is up to 64 bytes in hex", "for example the hash of what you bind");
     let bytes = hex::decode(text).map_err(|_| wrong())?;
     let mut data = [0; 64];
     data.get_mut(..bytes.len()).ok_or_else(wrong)?.copy_from_slice(&bytes);

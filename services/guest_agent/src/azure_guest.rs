@@ -138,9 +138,11 @@ pub fn attest(
 ) -> Result<(String, EphemeralKey), Failure> {
     let values = pcrs(tpm, &PCRS)?;
     let key = EphemeralKey::create(tpm, &values)?;
-    let nonce = nonce.map_or_else(|| random::<16>().map(|bytes| to_base64url(&bytes)), |it| Ok(it.to_owned()))?;
+    let nonce =
+        nonce.map_or_else(|| random::<16>().map(|bytes| to_base64url(&bytes)), |it| Ok(it.to_owned()))?;
     let info = attestation_info(tpm, evidence, &values, &key, &nonce, event_log()?)?;
-    let info = serde_json::to_vec(&info).map_err(|error| Failure::us("writing the evidence").because(error))?;
+    let info =
+        serde_json::to_vec(&info).map_err(|error| Failure::us("writing the evidence").because(error))?;
     let url = format!("{}/attest/AzureGuest?api-version={API_VERSION}", service.trim_end_matches('/'));
     let body = serde_json::json!({ "AttestationInfo": to_base64url(&info) });
     let answer: AttestResponse = client.post(&url, None, &body)?;
@@ -153,9 +155,8 @@ pub fn attest(
 fn event_log() -> Result<Vec<u8>, Failure> {
     match fs::read(EVENT_LOG) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|error| {
-            Failure::you(format!("reading {EVENT_LOG}"), "run this as root").because(error)
-        }),
+        other => other
+            .map_err(|error| Failure::you(format!("reading {EVENT_LOG}"), "run this as root").because(error)),
     }
 }
 
@@ -188,9 +189,8 @@ pub fn attestation_info(
 }
 
 fn tpm_info(tpm: &mut dyn Tpm, values: &PcrBank, key: &EphemeralKey) -> Result<TpmInfo, Failure> {
-    let signature = |bytes: &[u8]| {
-        command::rsassa_signature(bytes).map_err(|error| Failure::tpm("signing", error))
-    };
+    let signature =
+        |bytes: &[u8]| command::rsassa_signature(bytes).map_err(|error| Failure::tpm("signing", error));
     let quote = command::quote(HANDLE_AK, b"", b"", &PCRS);
     let (quote, quote_signature) = ask(tpm, "quoting PCRs", &quote, command::quoted)?;
     let certify = command::certify(key.handle, HANDLE_AK, b"");
@@ -256,11 +256,13 @@ struct EncryptionParams {
 /// # Errors
 /// An answer of another form, or sealed to another key.
 pub fn open(tpm: &mut dyn Tpm, key: &EphemeralKey, answer: &str) -> Result<String, Failure> {
-    let decode = |text: &str| from_base64_any(text).map_err(|error| unusable("it is not base64").because(error));
+    let decode =
+        |text: &str| from_base64_any(text).map_err(|error| unusable("it is not base64").because(error));
     let sealed: Sealed = serde_json::from_slice(&decode(answer)?)
         .map_err(|error| unusable("it is no sealed token").because(error))?;
     let inner = key.decrypt(tpm, &decode(&sealed.encrypted_inner_key)?, RsaPadding::Pkcs1)?;
-    let cipher = UnboundKey::new(&AES_256_GCM, &inner).map_err(|_| unusable("its inner key has no 32 bytes"))?;
+    let cipher =
+        UnboundKey::new(&AES_256_GCM, &inner).map_err(|_| unusable("its inner key has no 32 bytes"))?;
     let iv: [u8; NONCE_LEN] = decode(&sealed.encryption_params.iv)?
         .try_into()
         .map_err(|_| unusable("its initialisation vector has no 12 bytes"))?;

@@ -83,8 +83,8 @@ fn payload(jws: &str) -> Result<ReleasePayload, Failure> {
 
 fn wrapped_key(key_hsm: &str) -> Result<Vec<u8>, Failure> {
     let bytes = from_base64_any(key_hsm).map_err(|error| unusable("key_hsm is not base64").because(error))?;
-    let wrapped: KeyHsm =
-        serde_json::from_slice(&bytes).map_err(|error| unusable("key_hsm is of another form").because(error))?;
+    let wrapped: KeyHsm = serde_json::from_slice(&bytes)
+        .map_err(|error| unusable("key_hsm is of another form").because(error))?;
     match wrapped.header.enc {
         KeyEncryption::RsaAesKeyWrap256 => Ok(wrapped.ciphertext),
         _ => Err(unusable("the key is wrapped in another way than asked for")),
@@ -111,5 +111,8 @@ pub fn unwrap(
 }
 
 fn unusable(why: &str) -> Failure {
-    Failure::untrusted(format!("the key service's answer cannot be used: {why}"), "look into its decision log")
+    Failure::untrusted(
+        format!("the key service's answer cannot be used: {why}"),
+        "look into its decision log",
+    )
 }

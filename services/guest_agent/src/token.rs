@@ -32,10 +32,7 @@ pub fn sev_snp_vm_request(
         serde_json::to_vec(&inner).map_err(|error| Failure::us("writing the evidence").because(error))?;
     Ok(AttestSevSnpVmRequest {
         report,
-        runtime_data: Some(AttachedData {
-            data: evidence.runtime_claims.clone(),
-            data_type: DataType::JSON,
-        }),
+        runtime_data: Some(AttachedData { data: evidence.runtime_claims.clone(), data_type: DataType::JSON }),
         init_time_data: None,
         nonce: nonce.map(Value::from),
         draft_policy_for_attestation: None,

@@ -46,7 +46,8 @@ impl Device {
 
 impl Tpm for Device {
     fn send(&mut self, command: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let failed = |error| Failure::us(format!("talking to the TPM {}", self.path.display())).because(error);
+        let failed =
+            |error| Failure::us(format!("talking to the TPM {}", self.path.display())).because(error);
         self.file.write_all(command).map_err(failed)?;
         let mut answer = Zeroizing::new(vec![0; MAX_MESSAGE]);
         let length = self.file.read(&mut answer).map_err(failed)?;

@@ -106,13 +106,6 @@ impl Machine {
         to.option("-device", "virtio-blk-pci,drive=config");
         to.option("-object", "rng-random,id=rng0,filename=/dev/urandom");
         to.option("-device", "virtio-rng-pci,rng=rng0");
-        if let Some(socket) = &self.guest_port_socket {
-            // The paravisor may be replaced, and ends a connection whose words make no sense. (`reconnect-ms` of newer
-            // releases is not known to those of 2022, the older name is known to all.)
-            to.option("-chardev", format!("socket,id=snp,path={},reconnect=1", value(socket)));
-            to.option("-device", "virtio-serial-pci");
-            to.option("-device", format!("virtserialport,chardev=snp,name={PORT_NAME}"));
-        }
     }
 
     fn network(&self, to: &mut Arguments) {
@@ -141,6 +134,14 @@ impl Machine {
             format!("socket,id=console,path={console},server=on,wait=off,logfile={log},logappend=on"),
         );
         to.option("-serial", "chardev:console");
+        // The last of the PCI devices: the others keep their slots, with it and without.
+        if let Some(socket) = &self.guest_port_socket {
+            // The paravisor may be replaced, and ends a connection whose words make no sense. (`reconnect-ms` of newer
+            // releases is not known to those of 2022, the older name is known to all.)
+            to.option("-chardev", format!("socket,id=snp,path={},reconnect=1", value(socket)));
+            to.option("-device", "virtio-serial-pci");
+            to.option("-device", format!("virtserialport,chardev=snp,name={PORT_NAME}"));
+        }
         to.option("-chardev", events_argument(&self.events));
         to.option("-mon", "chardev=events,mode=control");
         to.option("-qmp", format!("unix:{},server=on,wait=off", value(&self.qmp_socket)));
@@ -253,15 +254,15 @@ mod tests {
             -device virtio-blk-pci,drive=config
             -object rng-random,id=rng0,filename=/dev/urandom
             -device virtio-rng-pci,rng=rng0
-            -chardev socket,id=snp,path=/run/vm/guest-port.sock,reconnect=1
-            -device virtio-serial-pci
-            -device virtserialport,chardev=snp,name=casemate.sev-guest
             -netdev user,id=net0,restrict=off,hostfwd=tcp:127.0.0.1:22200-:22
             -device virtio-net-pci,netdev=net0,romfile=,mac=52:54:00:0d:6f:2b
             -netdev user,id=net1,restrict=on,net=169.254.169.0/24,host=169.254.169.1,dhcpstart=169.254.169.20,dns=169.254.169.3,guestfwd=tcp:169.254.169.254:80-cmd:'/opt/case mate/casemate-host-agent' forward '/run/vm/metadata.sock'
             -device virtio-net-pci,netdev=net1,romfile=,mac=52:54:01:0d:6f:2b
             -chardev socket,id=console,path=/run/vm/console.sock,server=on,wait=off,logfile=/vm/serial.log,logappend=on
             -serial chardev:console
+            -chardev socket,id=snp,path=/run/vm/guest-port.sock,reconnect=1
+            -device virtio-serial-pci
+            -device virtserialport,chardev=snp,name=casemate.sev-guest
             -chardev pipe,id=events,path=/run/vm/qemu-events
             -mon chardev=events,mode=control
             -qmp unix:/run/vm/qmp.sock,server=on,wait=off"#]].assert_eq(&shown(&machine()));

@@ -100,7 +100,8 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, RequestError> 
 }
 
 fn body_length(headers: &[httparse::Header<'_>]) -> Result<usize, RequestError> {
-    let named = |name: &'static str| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    let named =
+        |name: &'static str| headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
     let mut lengths = named("content-length");
     let first = lengths.next();
     if lengths.next().is_some() || named("transfer-encoding").next().is_some() {

@@ -49,10 +49,12 @@ pub fn run(surroundings: Surroundings, socket: &Path, group: Option<&str>) -> Re
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let (surroundings, place) = (surroundings.clone(), Place::take(&open));
-        let answered = move || converse(&stream, &mut |request| match &place {
-            Some(_) => answer(&surroundings, request),
-            None => failed(503, "Busy", "too many connections at a time"),
-        });
+        let answered = move || {
+            converse(&stream, &mut |request| match &place {
+                Some(_) => answer(&surroundings, request),
+                None => failed(503, "Busy", "too many connections at a time"),
+            })
+        };
         // A thread that cannot be started drops the connection.
         let _ = thread::Builder::new().spawn(answered);
     }
@@ -92,7 +94,8 @@ fn listen(socket: &Path, group: Option<&str>) -> Result<UnixListener, Failure> {
     let listener = listener.map_err(failed)?;
     if let Some(name) = group {
         let found = Group::from_name(name).map_err(|error| failed(error.into()))?;
-        let group = found.ok_or_else(|| Failure::you(format!("there is no group {name}"), "addgroup NAME"))?;
+        let group =
+            found.ok_or_else(|| Failure::you(format!("there is no group {name}"), "addgroup NAME"))?;
         std::os::unix::fs::chown(socket, None, Some(group.gid.as_raw())).map_err(failed)?;
         fs::set_permissions(socket, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     }
@@ -176,8 +179,9 @@ fn release(surroundings: &Surroundings, body: &[u8]) -> Result<Value, Failure> {
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| Failure::you("the body is not understood", "see `docs/guest-agent.md`").because(error))
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::you("the body is not understood", "see `docs/guest-agent.md`").because(error)
+    })
 }
 
 fn refused(failure: &Failure) -> Response {

@@ -45,7 +45,10 @@ pub fn answer(ioctl: &Ioctl<'_>, processor: &mut dyn SecureProcessor) -> IoctlRe
         return failed(errno::ENOTTY);
     }
     let Some(call) = Call::parse(ioctl) else {
-        return IoctlReply::Retry { fetch: vec![Area { base: ioctl.argument, len: CALL }], write: Vec::new() };
+        return IoctlReply::Retry {
+            fetch: vec![Area { base: ioctl.argument, len: CALL }],
+            write: Vec::new(),
+        };
     };
     if call.version == 0 {
         return failed(errno::EINVAL);
@@ -74,13 +77,7 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn parse(ioctl: &Ioctl<'a>) -> Option<Self> {
         let (raw, rest) = ioctl.input.split_at_checked(CALL)?;
-        Some(Self {
-            raw,
-            version: *raw.first()?,
-            request: u64_at(raw, 8)?,
-            response: u64_at(raw, 16)?,
-            rest,
-        })
+        Some(Self { raw, version: *raw.first()?, request: u64_at(raw, 8)?, response: u64_at(raw, 16)?, rest })
     }
 
     /// The structure as it is written back.
@@ -119,7 +116,11 @@ fn report_request(bytes: &[u8]) -> Option<ReportRequest> {
     })
 }
 
-fn derived_key(ioctl: &Ioctl<'_>, call: &Call<'_>, processor: &mut dyn SecureProcessor) -> Option<IoctlReply> {
+fn derived_key(
+    ioctl: &Ioctl<'_>,
+    call: &Call<'_>,
+    processor: &mut dyn SecureProcessor,
+) -> Option<IoctlReply> {
     let [short, long] = KEY_REQ;
     let expected = if call.version == 1 { short } else { long };
     if call.rest.len() != expected || ioctl.out_size != CALL + KEY_RESP {
@@ -207,11 +208,7 @@ fn done(call: &Call<'_>, response: &[u8]) -> IoctlReply {
 }
 
 /// What the firmware refuses stands in its answer; what did not work fails the call.
-fn unanswered(
-    call: &Call<'_>,
-    answer: &Result<GuestResponse, super::PortError>,
-    size: usize,
-) -> IoctlReply {
+fn unanswered(call: &Call<'_>, answer: &Result<GuestResponse, super::PortError>, size: usize) -> IoctlReply {
     match answer {
         Ok(GuestResponse::Error { status: code @ (status::INVALID_PARAM | status::INVALID_KEY), .. }) => {
             done(call, &respond(*code, &[], size))

@@ -68,8 +68,11 @@ fn open_cuse(path: &Path) -> Result<File, Failure> {
     }
     let opened = OpenOptions::new().read(true).write(true).open(path);
     opened.map_err(|error| {
-        Failure::you(format!("opening {}", path.display()), "run this as root; the kernel needs the module `cuse`")
-            .because(error)
+        Failure::you(
+            format!("opening {}", path.display()),
+            "run this as root; the kernel needs the module `cuse`",
+        )
+        .because(error)
     })
 }
 

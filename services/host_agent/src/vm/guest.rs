@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use internal_api::launch::{LaunchDocument, SecurityEncryption};
 use internal_api::host::Platform;
+use internal_api::launch::{LaunchDocument, SecurityEncryption};
 use internal_api::paravisor::Failure;
 use nix::sys::stat::Mode;
 
