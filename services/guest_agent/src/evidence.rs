@@ -50,7 +50,7 @@ impl Evidence {
         metadata_url: &str,
         user_data: Option<&[u8; 64]>,
     ) -> Result<Self, Failure> {
-        let hcl_report = hcl_report(tpm, user_data, &mut || thread::sleep(PAUSE))?;
+        let hcl_report = hcl_report(tpm, user_data, &mut || thread::park_timeout(PAUSE))?;
         Self::of(hcl_report, certificates(metadata_url)?)
     }
 

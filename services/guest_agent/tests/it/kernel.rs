@@ -39,9 +39,12 @@ pub fn taken_apart(answer: &[u8], unique: u64) -> (i32, &[u8]) {
     (i32::from_le_bytes(answer[4..8].try_into().unwrap()), &answer[16..])
 }
 
+/// Address and length.
+type Area = (u64, usize);
+
 /// One ioctl to its end: the return value.
 pub fn ioctl(memory: &mut Memory, command: u32, argument: u64, processor: &mut dyn SecureProcessor) -> i32 {
-    let (mut fetch, mut write): (Vec<(u64, usize)>, Vec<(u64, usize)>) = (Vec::new(), Vec::new());
+    let (mut fetch, mut write) = (Vec::<Area>::new(), Vec::<Area>::new());
     for round in 0..MAX_ROUNDS {
         let input: Vec<u8> = fetch.iter().flat_map(|(base, len)| memory.get(*base, *len)).collect();
         let out_size: usize = write.iter().map(|(_, len)| len).sum();
@@ -64,7 +67,7 @@ pub fn ioctl(memory: &mut Memory, command: u32, argument: u64, processor: &mut d
             return result;
         }
         assert_eq!(word(4), 4, "FUSE_IOCTL_RETRY in round {round}");
-        let areas: Vec<(u64, usize)> = body[16..].chunks_exact(16).map(area).collect();
+        let areas: Vec<Area> = body[16..].chunks_exact(16).map(area).collect();
         let (first, rest) = areas.split_at(word(8) as usize);
         assert_eq!(rest.len(), word(12) as usize);
         (fetch, write) = (first.to_vec(), rest.to_vec());
@@ -72,12 +75,12 @@ pub fn ioctl(memory: &mut Memory, command: u32, argument: u64, processor: &mut d
     panic!("the daemon asked again after {MAX_ROUNDS} rounds");
 }
 
-fn area(bytes: &[u8]) -> (u64, usize) {
+fn area(bytes: &[u8]) -> Area {
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
     (number(&bytes[..8]), usize::try_from(number(&bytes[8..])).unwrap())
 }
 
-fn store(memory: &mut Memory, areas: &[(u64, usize)], mut data: &[u8]) {
+fn store(memory: &mut Memory, areas: &[Area], mut data: &[u8]) {
     for (base, len) in areas {
         let (now, later) = data.split_at((*len).min(data.len()));
         memory.put(*base, now);

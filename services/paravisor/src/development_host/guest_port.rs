@@ -56,12 +56,20 @@ fn converse(
             Err(FrameError::Closed) => return Ok(()),
             other => other?,
         };
-        thread::sleep(pace.next(Instant::now()));
+        hold(pace.next(Instant::now()));
         let response = match request {
             Ok(request) => respond(&request, processor),
             Err(error) => refused(error.to_string()),
         };
         write_response(tag, &response, &mut stream).map_err(FrameError::Io)?;
+    }
+}
+
+/// Lets the time pass, whatever wakes the thread in between.
+fn hold(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
     }
 }
 
