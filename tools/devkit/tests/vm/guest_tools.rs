@@ -24,9 +24,9 @@ impl GuestTools {
     pub fn begin() -> Result<Self> {
         let out = programs()?.with_file_name("guest-tools");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest_tools/build.sh");
-        let build = Command::new("nice").arg("-n").arg("5").arg(script).arg(&out);
-        let build = build.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Ok(Self { out, build: build.context("building the guest's tools")? })
+        let mut build = Command::new("nice");
+        build.arg("-n").arg("5").arg(script).arg(&out).stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self { build: build.spawn().context("building the guest's tools")?, out })
     }
 
     fn ready(&mut self) -> Result<PathBuf> {
@@ -133,9 +133,18 @@ pub fn snpguest_reads_and_verifies(scenario: &mut Scenario) -> Result<()> {
 
 /// The attack: a guest that asks for the paravisor's level, through a tool that is not ours.
 pub fn vmpl_0_is_refused(scenario: &mut Scenario) -> Result<()> {
-    let line = "cd /tmp; sudo snpguest report zero.bin data.bin --random --vmpl 0 2>&1; echo; echo status $?; ls zero.bin 2>&1";
-    let said = scenario.platform()?.in_guest(VM, &format!("({line}) || true"))?;
-    ensure!(said.contains("No such file") && !said.contains("ignored"), "a report of VMPL 0: {said}");
+    let platform = scenario.platform()?;
+    for (what, file) in [
+        ("report zero.bin data.bin --random --vmpl 0", "zero.bin"),
+        ("key zero.key vcek --vmpl 0", "zero.key"),
+    ] {
+        let line = format!(
+            "cd /tmp; sudo snpguest {what} 2>&1; echo status $?; test -e {file} && echo made || true"
+        );
+        let said = platform.in_guest(VM, &line)?;
+        ensure!(said.contains("Status Code: 0x16") && said.contains("status 1"), "VMPL 0 was given: {said}");
+        ensure!(!said.contains("made"), "{said}");
+    }
     Ok(())
 }
 
