@@ -8,11 +8,12 @@ mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
 # Built to be built fast: each runs once. OpenSSL is Debian's, here and in the guest, instead of a build of its own.
-export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols CARGO_PROFILE_DEV_INCREMENTAL=false OPENSSL_NO_VENDOR=1
+export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_INCREMENTAL=false OPENSSL_NO_VENDOR=1
 export CARGO_TARGET_DIR=$out/build CARGO_TERM_COLOR=never
 # The flags of whoever called are for his own programs.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 
 cargo install --quiet --debug --locked --root "$out" snpguest --version 0.11.0
 cargo build --quiet --locked --manifest-path "$here/Cargo.toml" --bins
-install -m 755 -t "$out/bin" "$out/build/debug/read-evidence" "$out/build/debug/attest-guest"
+install -s -m 755 -t "$out/bin" "$out/build/debug/read-evidence" "$out/build/debug/attest-guest"
+strip "$out/bin/snpguest"

@@ -126,3 +126,44 @@ pub fn rsassa_signature(signature: &[u8]) -> Result<Vec<u8>, CommandError> {
     end(&cursor, "signature")?;
     Ok(bare)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_depends_on_every_value_and_not_on_the_order() {
+        let mut values = PcrBank::default();
+        values.extend(4, &[1; 32]);
+        values.extend(7, &[2; 32]);
+        let policy = pcr_policy(&[4, 7], &values).unwrap();
+        assert_eq!(pcr_policy(&[7, 4, 7], &values), Some(policy));
+        assert_ne!(pcr_policy(&[4], &values), Some(policy));
+        assert_eq!(pcr_policy(&[4, 8], &values), None, "PCR 8 is not known");
+        values.extend(7, &[3; 32]);
+        assert_ne!(pcr_policy(&[4, 7], &values), Some(policy));
+        assert!(ephemeral_template(&policy).windows(32).any(|window| window == policy));
+    }
+
+    #[test]
+    fn only_rsassa_with_sha_256_is_a_signature() {
+        let good = [0x00, 0x14, 0x00, 0x0B, 0x00, 0x02, 0xAA, 0xBB];
+        assert_eq!(rsassa_signature(&good), Ok(vec![0xAA, 0xBB]));
+        for at in [1, 3, 5] {
+            let mut bad = good;
+            bad[at] ^= 1;
+            assert!(rsassa_signature(&bad).is_err(), "byte {at}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_never_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..60), tag in 0x8001u16..=0x8002) {
+            let mut bytes = tag.to_be_bytes().to_vec();
+            bytes.extend_from_slice(&u32::try_from(10 + body.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(&[0; 4]);
+            bytes.extend_from_slice(&body);
+            let _ = (started_session(&bytes), decrypted(&bytes), rsassa_signature(&body));
+        }
+    }
+}
