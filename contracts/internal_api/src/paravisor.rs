@@ -46,6 +46,10 @@ pub struct ParavisorConfig {
     pub config_drive_socket: PathBuf,
     /// Listen here for [`ControlRequest`]s, one JSON line each, answered by one JSON line.
     pub control_socket: PathBuf,
+    /// Listen here for QEMU's end of the guest's port to the secure processor. On development hosts only: elsewhere a guest
+    /// reaches its processor by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_port_socket: Option<PathBuf>,
 }
 
 /// What the host may ask of a running paravisor.

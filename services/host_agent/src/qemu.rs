@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use internal_api::host::Accelerator;
+use snp::psp::port::PORT_NAME;
 
 /// What the command line depends on.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Machine {
     pub disk_socket: PathBuf,
     /// Where the paravisor serves the config drive.
     pub config_drive_socket: PathBuf,
+    /// Where the paravisor serves the guest's port to the secure processor; on development hosts only.
+    pub guest_port_socket: Option<PathBuf>,
     /// The serial console, for one client at a time.
     pub console_socket: PathBuf,
     /// All that the serial console ever said.
@@ -131,6 +134,14 @@ impl Machine {
             format!("socket,id=console,path={console},server=on,wait=off,logfile={log},logappend=on"),
         );
         to.option("-serial", "chardev:console");
+        // The last of the PCI devices: the others keep their slots, with it and without.
+        if let Some(socket) = &self.guest_port_socket {
+            // The paravisor may be replaced, and ends a connection whose words make no sense. (`reconnect-ms` of newer
+            // releases is not known to those of 2022, the older name is known to all.)
+            to.option("-chardev", format!("socket,id=snp,path={},reconnect=1", value(socket)));
+            to.option("-device", "virtio-serial-pci");
+            to.option("-device", format!("virtserialport,chardev=snp,name={PORT_NAME}"));
+        }
         to.option("-chardev", events_argument(&self.events));
         to.option("-mon", "chardev=events,mode=control");
         to.option("-qmp", format!("unix:{},server=on,wait=off", value(&self.qmp_socket)));
@@ -199,6 +210,7 @@ mod tests {
             tpm_socket: run("tpm.sock"),
             disk_socket: run("disk.sock"),
             config_drive_socket: run("config-drive.sock"),
+            guest_port_socket: Some(run("guest-port.sock")),
             console_socket: run("console.sock"),
             serial_log: "/vm/serial.log".into(),
             qmp_socket: run("qmp.sock"),
@@ -248,6 +260,9 @@ mod tests {
             -device virtio-net-pci,netdev=net1,romfile=,mac=52:54:01:0d:6f:2b
             -chardev socket,id=console,path=/run/vm/console.sock,server=on,wait=off,logfile=/vm/serial.log,logappend=on
             -serial chardev:console
+            -chardev socket,id=snp,path=/run/vm/guest-port.sock,reconnect=1
+            -device virtio-serial-pci
+            -device virtserialport,chardev=snp,name=casemate.sev-guest
             -chardev pipe,id=events,path=/run/vm/qemu-events
             -mon chardev=events,mode=control
             -qmp unix:/run/vm/qmp.sock,server=on,wait=off"#]].assert_eq(&shown(&machine()));
@@ -259,6 +274,12 @@ mod tests {
         let text = shown(&machine);
         assert!(text.contains("-accel kvm") && text.contains("-cpu host"), "{text}");
         assert!(text.contains("id=net0,restrict=on,hostfwd"), "{text}");
+    }
+
+    #[test]
+    fn a_guest_that_reaches_its_processor_by_itself_has_no_port() {
+        let text = shown(&Machine { guest_port_socket: None, ..machine() });
+        assert!(!text.contains("virtio-serial") && !text.contains("id=snp"), "{text}");
     }
 
     #[test]

@@ -35,15 +35,15 @@ pub fn load(path: &Path) -> Result<ParavisorConfig, ConfigError> {
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let config: ParavisorConfig = toml::from_str(&text)
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-    let relative = paths(&config).into_iter().find(|path| !path.is_absolute()).cloned();
+    let relative = paths(&config).find(|path| !path.is_absolute()).cloned();
     match relative {
         Some(relative) => Err(ConfigError::Relative(relative)),
         None => Ok(config),
     }
 }
 
-fn paths(config: &ParavisorConfig) -> [&PathBuf; 16] {
-    [
+fn paths(config: &ParavisorConfig) -> impl Iterator<Item = &PathBuf> {
+    let always = [
         &config.image,
         &config.image_manifest,
         &config.disk,
@@ -60,5 +60,6 @@ fn paths(config: &ParavisorConfig) -> [&PathBuf; 16] {
         &config.disk_socket,
         &config.config_drive_socket,
         &config.control_socket,
-    ]
+    ];
+    always.into_iter().chain(&config.guest_port_socket)
 }

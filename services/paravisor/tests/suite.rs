@@ -6,6 +6,8 @@ mod ak_certificate;
 mod attacks;
 #[path = "suite/flow.rs"]
 mod flow;
+#[path = "suite/guest_port.rs"]
+mod guest_port;
 #[path = "suite/initramfs.rs"]
 mod initramfs;
 #[path = "suite/inspect.rs"]

@@ -10,6 +10,7 @@
 mod frame;
 mod guest;
 mod host;
+pub mod port;
 pub mod status;
 
 pub use frame::{FrameError, MAX_FRAME, frame_len};

@@ -24,7 +24,7 @@ pub mod nv {
     pub const GUEST_DATA: u32 = OWNERREAD | OWNERWRITE | AUTHREAD | AUTHWRITE | NO_DA;
 }
 
-struct Command {
+pub(super) struct Command {
     code: u32,
     handles: Vec<u32>,
     auths: Zeroizing<Vec<u8>>,
@@ -32,46 +32,53 @@ struct Command {
 }
 
 impl Command {
-    fn new(code: u32) -> Self {
+    pub(super) fn new(code: u32) -> Self {
         Self { code, handles: Vec::new(), auths: Vec::new().into(), parameters: Vec::new().into() }
     }
 
-    fn handle(mut self, handle: u32) -> Self {
+    pub(super) fn handle(mut self, handle: u32) -> Self {
         self.handles.push(handle);
         self
     }
 
     /// A password session for the handle added last.
-    fn password(mut self, password: &[u8]) -> Self {
+    pub(super) fn password(mut self, password: &[u8]) -> Self {
         self.auths.extend_from_slice(&handle::PASSWORD_SESSION.to_be_bytes());
         self.auths.extend_from_slice(&[0, 0, 1]);
         tpm2b(&mut self.auths, password);
         self
     }
 
-    fn u8(self, value: u8) -> Self {
+    /// A policy session that ends with the command, for the handle added last.
+    pub(super) fn policy(mut self, session: u32) -> Self {
+        self.auths.extend_from_slice(&session.to_be_bytes());
+        self.auths.extend_from_slice(&[0, 0, 0, 0, 0]);
+        self
+    }
+
+    pub(super) fn u8(self, value: u8) -> Self {
         self.bytes(&[value])
     }
 
-    fn u16(self, value: u16) -> Self {
+    pub(super) fn u16(self, value: u16) -> Self {
         self.bytes(&value.to_be_bytes())
     }
 
-    fn u32(self, value: u32) -> Self {
+    pub(super) fn u32(self, value: u32) -> Self {
         self.bytes(&value.to_be_bytes())
     }
 
-    fn bytes(mut self, bytes: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
         self.parameters.extend_from_slice(bytes);
         self
     }
 
-    fn tpm2b(mut self, bytes: &[u8]) -> Self {
+    pub(super) fn tpm2b(mut self, bytes: &[u8]) -> Self {
         tpm2b(&mut self.parameters, bytes);
         self
     }
 
-    fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         let mut body = Zeroizing::new(Vec::new());
         body.extend(self.handles.iter().flat_map(|handle| handle.to_be_bytes()));
         if !self.auths.is_empty() {

@@ -4,12 +4,14 @@
 //! No transport and no HMAC or policy sessions: before the guest runs, all hierarchies have empty or known passwords.
 
 mod build;
+mod ephemeral;
 mod incoming;
 pub(crate) mod response;
 mod table;
 pub mod template;
 
 pub use build::*;
+pub use ephemeral::*;
 pub use incoming::*;
 pub(crate) use response::selection;
 pub use response::*;
@@ -38,6 +40,7 @@ pub mod alg {
     pub const SM3_256: u16 = 0x0012;
     pub const RSASSA: u16 = 0x0014;
     pub const RSAES: u16 = 0x0015;
+    pub const OAEP: u16 = 0x0017;
     pub const ECC: u16 = 0x0023;
     pub const CFB: u16 = 0x0043;
 

@@ -8,13 +8,13 @@ use crate::pcr::{Digest, PcrBank, sha256};
 type Result<T> = std::result::Result<T, CommandError>;
 
 /// A successful response, before its handles and parameters are taken apart.
-struct Response<'a> {
+pub(super) struct Response<'a> {
     sessions: bool,
     body: Cursor<'a>,
 }
 
 impl<'a> Response<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
         let (tag, code, body) = header(bytes)?;
         if code != 0 {
             return Err(CommandError::Tpm(ResponseCode(code)));
@@ -22,12 +22,12 @@ impl<'a> Response<'a> {
         Ok(Self { sessions: tag == TAG_SESSIONS, body: Cursor::new(body) })
     }
 
-    fn handle(&mut self) -> Result<u32> {
+    pub(super) fn handle(&mut self) -> Result<u32> {
         self.body.be32().ok_or(CommandError::Truncated("response handle"))
     }
 
     /// The parameters, without the authorisation area behind them.
-    fn parameters(mut self) -> Result<Cursor<'a>> {
+    pub(super) fn parameters(mut self) -> Result<Cursor<'a>> {
         if !self.sessions {
             return Ok(self.body);
         }
@@ -53,11 +53,11 @@ pub(super) fn header(bytes: &[u8]) -> Result<(u16, u32, &[u8])> {
     Ok((tag, code, cursor.rest()))
 }
 
-fn field<T>(value: Option<T>, name: &'static str) -> Result<T> {
+pub(super) fn field<T>(value: Option<T>, name: &'static str) -> Result<T> {
     value.ok_or(CommandError::Truncated(name))
 }
 
-fn end(cursor: &Cursor<'_>, name: &'static str) -> Result<()> {
+pub(super) fn end(cursor: &Cursor<'_>, name: &'static str) -> Result<()> {
     if cursor.is_empty() { Ok(()) } else { Err(CommandError::Trailing(name)) }
 }
 

@@ -143,6 +143,7 @@ impl Vm {
         {
             remove_stale(socket);
         }
+        config.guest_port_socket.iter().for_each(|socket| remove_stale(socket));
         let text = toml::to_string(&config).expect("the configuration has a TOML form");
         self.dir.write(PARAVISOR_CONFIG, text.as_bytes())?;
         let (events, log) = (self.dir.log(PARAVISOR_EVENTS)?, self.dir.log("paravisor.log")?);
@@ -177,6 +178,7 @@ impl Vm {
             disk_socket: socket("disk.sock"),
             config_drive_socket: socket("config-drive.sock"),
             control_socket: socket("control.sock"),
+            guest_port_socket: self.guest_port_socket(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use internal_api::host::Platform;
 use internal_api::launch::{LaunchDocument, SecurityEncryption};
 use internal_api::paravisor::Failure;
 use nix::sys::stat::Mode;
@@ -116,6 +117,7 @@ impl Vm {
             tpm_socket: socket("tpm.sock"),
             disk_socket: socket("disk.sock"),
             config_drive_socket: socket("config-drive.sock"),
+            guest_port_socket: self.guest_port_socket(),
             console_socket: socket("console.sock"),
             serial_log: file("serial.log"),
             qmp_socket: socket("qmp.sock"),
@@ -123,6 +125,12 @@ impl Vm {
             metadata_socket: self.metadata_socket(),
             forwarder: self.host.forwarder.clone(),
         }
+    }
+
+    /// On silicon a guest reaches its secure processor by itself, and this host has no way in.
+    pub(super) fn guest_port_socket(&self) -> Option<PathBuf> {
+        let development = self.host.config.platform == Platform::Development;
+        development.then(|| self.dir.socket("guest-port.sock"))
     }
 
     fn metadata_socket(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 //! The operator can read this process. Everything that speaks of such a VM says `trustRoot: development`.
 
 mod control;
+pub mod guest_port;
 mod observer;
 mod secure_processor;
 mod services;
@@ -120,6 +121,10 @@ fn listen(running: &Running, config: &ParavisorConfig, sender: &Sender<Message>)
     serve_on(&config.config_drive_socket, "config-drive", move |listener| {
         nbd::server::serve(&listener, &drive)
     })?;
+    if let Some(socket) = &config.guest_port_socket {
+        let processor = GuestChannel::new(config.secure_processor.clone());
+        serve_on(socket, "guest-port", move |listener| guest_port::serve(&listener, &processor))?;
+    }
     let sender = Mutex::new(sender.clone());
     serve_on(&config.control_socket, "control", move |listener| control::serve(&listener, &sender))
 }

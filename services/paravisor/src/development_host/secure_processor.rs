@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use snp::psp::{GuestRequest, GuestResponse};
 
+use super::guest_port::GuestMessages;
 use crate::failure::{Stop, chain};
 use crate::flow::world::{ExtendedReport, SecureProcessor};
 
@@ -30,6 +31,12 @@ impl GuestChannel {
         stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| silent(&error))?;
         request.write(&mut stream).map_err(|error| silent(&error))?;
         GuestResponse::read(&mut stream).map_err(|error| silent(&error))
+    }
+}
+
+impl GuestMessages for GuestChannel {
+    fn answer(&self, request: &GuestRequest) -> Result<GuestResponse, Stop> {
+        self.ask(request)
     }
 }
 

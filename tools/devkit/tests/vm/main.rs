@@ -5,6 +5,7 @@
 mod attacks;
 mod clients;
 mod guest;
+mod guest_tools;
 mod operator;
 mod update;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use devkit::installation::{Installation, image_cache};
 use devkit::runner::{check, essential, run};
+use guest_tools::GuestTools;
 use operator::OperatorsQemu;
 
 /// The VM under test.
@@ -27,6 +29,8 @@ const BOOT: Duration = Duration::from_secs(900);
 struct Scenario {
     platform: Option<Installation>,
     qemu: OperatorsQemu,
+    /// Published programs that run in the guest.
+    tools: GuestTools,
     /// Packages: the image's kernel, and the one that comes after it.
     kernels: [String; 2],
     /// The image's name.
@@ -63,7 +67,8 @@ fn a_confidential_vm_unlocks_its_own_disk_and_boots(scenario: &mut Scenario) -> 
 fn scenario() -> Result<Scenario> {
     let kernels = update::two_kernels()?;
     let image = kernels[0].replace("linux-image", "debian-13").replace('+', "-");
-    Ok(Scenario { platform: None, qemu: OperatorsQemu::new()?, kernels, image })
+    let (qemu, tools) = (OperatorsQemu::new()?, GuestTools::begin()?);
+    Ok(Scenario { platform: None, qemu, tools, kernels, image })
 }
 
 fn main() -> Result<ExitCode> {
@@ -89,6 +94,12 @@ fn main() -> Result<ExitCode> {
         check("the_tokens_claims_match_what_was_deployed", guest::claims_match),
         check("evidence_verifies_offline_and_only_with_the_development_root", guest::evidence_is_development),
         check("the_metadata_service_answers_in_the_guest", guest::metadata_answers),
+        check("the_guest_agent_gets_evidence_and_tokens", guest_tools::agent_gets_evidence_and_tokens),
+        check("the_guest_agent_serves_a_socket_to_its_owner", guest_tools::agent_serves_a_socket),
+        check("snpguest_reads_a_report_and_verifies_it", guest_tools::snpguest_reads_and_verifies),
+        check("a_guest_asking_for_vmpl_0_is_refused_to_a_published_tool", guest_tools::vmpl_0_is_refused),
+        check("az_snp_vtpm_reads_report_and_quote", guest_tools::az_snp_vtpm_reads_report_and_quote),
+        check("azure_guest_attestation_sdk_gets_a_token", guest_tools::azure_sdk_gets_a_token),
         check("the_vm_outlives_its_host_agent", guest::vm_outlives_the_agent),
         check(
             "users_and_credentials_injected_by_the_host_have_no_effect",

@@ -147,6 +147,7 @@ impl Lab {
             disk_socket: file("unused"),
             config_drive_socket: file("unused"),
             control_socket: file("unused"),
+            guest_port_socket: None,
         };
         write(&config.image_manifest, &image.manifest);
         write(&config.provisioning_data, &provisioning);

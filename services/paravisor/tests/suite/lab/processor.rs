@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use paravisor::development_host::guest_port::GuestMessages;
 use paravisor::failure::Stop;
 use paravisor::flow::world::{ExtendedReport, SecureProcessor};
 use snp::launch::PageType;
-use snp::psp::{GuestRequest, GuestResponse, HostRequest, HostResponse, ReportRequest};
+use snp::psp::{DerivedKeyRequest, GuestRequest, GuestResponse, HostRequest, HostResponse, ReportRequest};
 use soft_psp::authority::Authority;
 use soft_psp::config::Config;
 use soft_psp::platform::Platform;
@@ -58,6 +59,22 @@ fn context(document: &[u8]) -> u64 {
     let finish = HostRequest::LaunchFinish { context, host_data, id_block: None };
     assert!(matches!(platform().host(finish).0, HostResponse::Finished { .. }));
     context
+}
+
+impl Context {
+    /// A key as the paravisor would get it.
+    pub fn derived_key(&self, request: &DerivedKeyRequest) -> [u8; 32] {
+        match platform().guest(self.id, &GuestRequest::DerivedKey(request.clone())) {
+            GuestResponse::DerivedKey { key } => key,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl GuestMessages for Context {
+    fn answer(&self, request: &GuestRequest) -> Result<GuestResponse, Stop> {
+        Ok(platform().guest(self.id, request))
+    }
 }
 
 impl Drop for Context {
