@@ -142,7 +142,8 @@ mod tests {
         assert!(!is_for(b"nonsense", &key));
         assert!(wants_renewal(&own, now));
         assert!(wants_renewal(b"", now) && wants_renewal(b"nonsense", now));
-        let issuer = Issuer::from_params(&CertificateParams::default(), KeyPair::generate().unwrap());
+        let parameters = CertificateParams::default();
+        let issuer = Issuer::from_params(&parameters, KeyPair::generate().unwrap());
         let ending = |month: u8, day: u8| {
             let mut subject = CertificateParams::default();
             subject.not_before = rcgen::date_time_ymd(2026, 1, 1);
