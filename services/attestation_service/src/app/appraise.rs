@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::digest;
 use public_api::Denial;
 use public_api::attestation::{CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
-use snp::{CertChain, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedReport};
+use snp::{ChainDer, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedChains, VerifiedReport};
 
 use super::claims::{self, NonceSource};
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
@@ -18,9 +18,14 @@ use crate::config::{Config, ConfigError, ReferenceConfig, read};
 /// Claim `x-ms-compliance-status` of a VM that the default policy permits.
 pub const COMPLIANT: &str = "azure-compliant-cvm";
 
+/// Most chips whose verified chain is kept, some 2 KiB each.
+const MAX_CHAINS: usize = 8192;
+
 /// What evidence is judged by.
 pub struct Appraiser {
     anchors: TrustAnchors,
+    /// Chains that were verified before: a chip that is known costs one signature check.
+    chains: VerifiedChains,
     crls: RwLock<Arc<Crls>>,
     references: References,
     policy: PlatformPolicy,
@@ -133,6 +138,7 @@ impl Appraiser {
         Ok(Self {
             crls: RwLock::new(Arc::new(crls)),
             anchors,
+            chains: VerifiedChains::new(MAX_CHAINS),
             references: References::load(&config.reference)?,
             policy: PlatformPolicy::shipped(),
             crl_required: config.crl_required,
@@ -181,9 +187,10 @@ impl Appraiser {
 
     /// Verifies signature, certificates and revocation, and that the report binds the attached data.
     pub fn verify(&self, evidence: Evidence, now: i64) -> Result<VerifiedEvidence, Box<Denial>> {
-        let chain =
-            CertChain::from_pem(&evidence.certificates).map_err(|error| explained(error.explain()))?;
-        let verified = snp::verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
+        let chain = ChainDer::from_pem(&evidence.certificates).map_err(|error| explained(error.explain()))?;
+        let verified = self
+            .chains
+            .verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
             .map_err(|error| explained(error.explain()))?;
         let report = verified.report();
         if let Some(runtime) = &evidence.runtime_data {

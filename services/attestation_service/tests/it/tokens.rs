@@ -205,7 +205,7 @@ async fn a_draft_policy_that_denies_or_does_not_parse_says_why() {
     .assert_eq(&shown(&answer["error"]["denial"]));
     body["draftPolicyForAttestation"] = draft("version=1.0; authorizationrules { => allow(); };");
     let (_, answer) = lab.attest(&body).await;
-    expect![[r#"{"code":"InvalidParameter","message":"`draftPolicyForAttestation`: the draft policy cannot be read: line 1, column 38: expected `permit`, `deny` or `add`, found `allow`","target":"draftPolicyForAttestation"}"#]].assert_eq(&answer["error"].to_string());
+    expect![[r#"{"code":"InvalidParameter","message":"`draftPolicyForAttestation`: the draft policy cannot be read: line 1, column 38: expected `permit`, `deny`, `add` or `issue`, found `allow`","target":"draftPolicyForAttestation"}"#]].assert_eq(&answer["error"].to_string());
     // Genuine evidence is needed for a draft, too.
     let mut stranger = Attempt::of(&STRANGERS).body();
     stranger["draftPolicyForAttestation"] = draft("version=1.0; authorizationrules { => permit(); };");
