@@ -5,6 +5,7 @@
 
 pub mod attestation;
 pub mod attestation_policy;
+pub mod collateral;
 pub mod decision_log;
 pub mod denial;
 pub mod encoding;

@@ -96,6 +96,11 @@ impl Crls {
         self.lists.iter().find(|crl| crl.root == root).map(|crl| crl.next_update)
     }
 
+    /// When the list of `root` was issued.
+    pub fn issued_on(&self, root: RootId) -> Option<UnixTime> {
+        self.lists.iter().find(|crl| crl.root == root).map(|crl| crl.this_update)
+    }
+
     /// Refuses what the list of `root` revokes, and a list that is not current.
     pub(crate) fn check(
         &self,

@@ -2,9 +2,11 @@
 
 mod attest;
 mod caller;
+mod collateral;
 mod discovery;
 mod error;
 mod log;
+mod minimum_tcb;
 mod policies;
 mod providers;
 
@@ -40,6 +42,8 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/signingkeys:rotate", post(providers::rotate_signing_key))
         .route("/providers", get(providers::list))
         .route("/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
+        .merge(collateral::routes())
+        .merge(minimum_tcb::routes())
         .route("/certs", get(discovery::certs))
         .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
         .route("/health", get(discovery::health))

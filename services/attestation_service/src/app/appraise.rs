@@ -10,10 +10,12 @@ use public_api::attestation_policy::AttestationType;
 use snp::{CertChain, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedReport};
 
 use super::claims::{self, NonceSource};
+use super::minimum_tcb::TcbFloor;
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
 use super::provider::in_force::InForce;
 use super::reference::References;
 use super::request::{Attached, Evidence};
+use super::signed_document::PinnedKeys;
 use crate::config::{Config, ConfigError, ReferenceConfig, read};
 
 /// Claim `x-ms-compliance-status` of a VM that the default policy permits.
@@ -26,6 +28,8 @@ pub struct Appraiser {
     references: References,
     policy: PlatformPolicy,
     crl_required: bool,
+    crl_max_age: Option<i64>,
+    minimum_tcb: TcbFloor,
     development_roots_allowed: bool,
 }
 
@@ -38,8 +42,21 @@ pub struct AppraiserConfig {
     pub crl_files: Vec<std::path::PathBuf>,
     /// Whether every root needs a current list.
     pub crl_required: bool,
+    /// For how many seconds a list counts after it was issued, whatever it says itself.
+    pub crl_max_age: Option<i64>,
+    /// PEM or JWKS of the keys that sign tables of minimum patch levels.
+    pub minimum_tcb_signers: Vec<std::path::PathBuf>,
     /// Accepted launches and patch levels.
     pub reference: ReferenceConfig,
+}
+
+/// A revocation list that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedCrl {
+    /// Whose it is.
+    pub root: snp::RootId,
+    /// Whether no later list of this root is known.
+    pub newest: bool,
 }
 
 impl From<&Config> for AppraiserConfig {
@@ -50,6 +67,8 @@ impl From<&Config> for AppraiserConfig {
             development_root,
             crl_files: config.crl_files.clone(),
             crl_required: config.crl_required,
+            crl_max_age: config.crl_max_age.and_then(|seconds| i64::try_from(seconds).ok()),
+            minimum_tcb_signers: config.minimum_tcb_signers.clone(),
             reference: config.reference(),
         }
     }
@@ -93,6 +112,11 @@ impl VerifiedEvidence {
         &self.verified
     }
 
+    /// PEM of its chain.
+    pub fn certificates(&self) -> &[u8] {
+        &self.evidence.certificates
+    }
+
     /// The nonce in the runtime data that the report binds.
     pub fn bound_nonce(&self) -> Option<&str> {
         self.evidence.runtime_data.as_ref()?.text("nonce")
@@ -132,6 +156,8 @@ impl Appraiser {
             references: References::load(&config.reference)?,
             policy: PlatformPolicy::shipped(),
             crl_required: config.crl_required,
+            crl_max_age: config.crl_max_age,
+            minimum_tcb: TcbFloor::new(PinnedKeys::read("minimum_tcb_signers", &config.minimum_tcb_signers)?),
             development_roots_allowed: config.development_root.is_some(),
         })
     }
@@ -139,6 +165,16 @@ impl Appraiser {
     /// Whether a development root is trusted.
     pub fn development_roots_allowed(&self) -> bool {
         self.development_roots_allowed
+    }
+
+    /// The signed table of minimum patch levels.
+    pub fn minimum_tcb(&self) -> &TcbFloor {
+        &self.minimum_tcb
+    }
+
+    /// The trust anchors.
+    pub fn anchors(&self) -> &TrustAnchors {
+        &self.anchors
     }
 
     /// The roots that are trusted.
@@ -168,11 +204,49 @@ impl Appraiser {
     }
 
     /// Takes in a newer revocation list (DER or PEM). An older one, or one that no trusted root signed, changes nothing.
-    pub fn add_crl(&self, file: &[u8]) -> Result<(), String> {
-        let mut crls = Crls::clone(&self.crls());
-        add_crl(&mut crls, file, &self.anchors)?;
+    pub fn add_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
+        let (added, crls) = self.with_crl(file)?;
         *self.crls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crls);
-        Ok(())
+        Ok(added)
+    }
+
+    /// Verifies a revocation list and takes nothing in.
+    pub fn try_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
+        self.with_crl(file).map(|(added, _)| added)
+    }
+
+    fn with_crl(&self, file: &[u8]) -> Result<(AddedCrl, Crls), String> {
+        let (mut crls, mut alone) = (Crls::clone(&self.crls()), Crls::default());
+        add_crl(&mut crls, file, &self.anchors)?;
+        let root = add_crl(&mut alone, file, &self.anchors)?;
+        let newest = crls.issued_on(root) == alone.issued_on(root);
+        Ok((AddedCrl { root, newest }, crls))
+    }
+
+    /// Until when the revocation list of a root counts.
+    pub fn crl_until(&self, root: &snp::RootId) -> Option<UnixTime> {
+        let crls = self.crls();
+        let (until, issued) = (crls.fresh_until(*root)?, crls.issued_on(*root)?);
+        let aged = self.crl_max_age.map(|age| UnixTime(issued.0.saturating_add(age)));
+        Some(aged.map_or(until, |aged| aged.min(until)))
+    }
+
+    /// A list may promise to hold for a year; the operator may want newer ones.
+    fn check_crl_age(&self, root: snp::RootId, now: i64) -> Result<(), Box<Denial>> {
+        let (Some(max), Some(issued)) = (self.crl_max_age, self.crls().issued_on(root)) else {
+            return Ok(());
+        };
+        if now.saturating_sub(issued.0) <= max {
+            return Ok(());
+        }
+        Err(refusal(
+            "RevocationListTooOld",
+            "revocation list",
+            format!("a revocation list that was issued within the last {max} seconds"),
+            format!("the list of root {root} was issued on {issued}"),
+            "crl_max_age of the configuration: an old list does not show the newest revocations",
+            "fetch the current list from AMD's key distribution service, or import a bundle with it; check the clock",
+        ))
     }
 
     /// Verifies signature, certificates and revocation, and that the report binds the attached data.
@@ -181,6 +255,8 @@ impl Appraiser {
             CertChain::from_pem(&evidence.certificates).map_err(|error| explained(error.explain()))?;
         let verified = snp::verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
             .map_err(|error| explained(error.explain()))?;
+        self.check_crl_age(verified.root().id(), now)?;
+        self.minimum_tcb.check(verified.product(), verified.reported_tcb(), verified.committed_tcb())?;
         let report = verified.report();
         if let Some(runtime) = &evidence.runtime_data {
             check_report_data(&report.report_data, runtime)?;
@@ -338,7 +414,7 @@ fn certificate_der(file: &[u8]) -> Option<Vec<u8>> {
     Some(der.to_vec())
 }
 
-fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<(), String> {
+fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<snp::RootId, String> {
     use rustls_pki_types::pem::PemObject as _;
     let pem;
     let der = match file.first() {
@@ -349,5 +425,5 @@ fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<(), S
             pem.as_ref()
         }
     };
-    crls.add(der, anchors).map(drop).map_err(|error| crate::chain(&error))
+    crls.add(der, anchors).map_err(|error| crate::chain(&error))
 }

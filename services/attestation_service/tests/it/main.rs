@@ -2,8 +2,10 @@
 //! whole router; attacks are named after what the attacker does.
 
 mod attacks;
+mod collateral;
 mod discovery;
 mod hardware;
+mod kds;
 mod nonces;
 mod offline;
 mod policies;

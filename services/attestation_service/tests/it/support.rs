@@ -260,6 +260,11 @@ impl Lab {
             crl_files: Vec::new(),
             crl_urls: Vec::new(),
             crl_required: false,
+            crl_max_age: None,
+            kds_urls: Vec::new(),
+            kds_timeout_ms: 10_000,
+            minimum_tcb_signers: Vec::new(),
+            minimum_tcb_table: None,
             callers: None,
             administrator: vec![
                 administrator("reader", LOG_TOKEN, "Attestation Reader"),
