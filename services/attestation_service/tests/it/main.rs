@@ -6,6 +6,7 @@ mod collateral;
 mod discovery;
 mod hardware;
 mod kds;
+mod minimum_tcb;
 mod nonces;
 mod offline;
 mod policies;
