@@ -217,3 +217,70 @@ pub struct TcbRefusal {
     /// Why.
     pub denial: Denial,
 }
+
+/// Payload of the signed document of `GET /referenceValues` and `PUT /referenceValues`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReferenceDocument {
+    /// `reference-values`: what the signature is for.
+    pub document: String,
+    /// The service that computed them.
+    pub iss: String,
+    /// Unix seconds; of two documents of one issuer the later one counts.
+    pub iat: i64,
+    /// Valid from, Unix seconds.
+    pub nbf: i64,
+    /// Valid until, Unix seconds.
+    pub exp: i64,
+    /// The accepted launches.
+    pub values: Vec<ReferenceValue>,
+}
+
+/// [`ReferenceDocument::document`].
+pub const REFERENCE_DOCUMENT: &str = "reference-values";
+
+/// A launch that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReferenceValue {
+    /// As `x-casemate-reference` shows it.
+    pub name: String,
+    /// 96 hex digits.
+    pub launch_measurement: String,
+    /// RFC 3339; without it, for as long as the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// What it was computed from; nothing for a digest that was configured as it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<ReferenceInputs>,
+}
+
+/// What a launch digest is computed from: files by their SHA-384, hex.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReferenceInputs {
+    /// The firmware's code image.
+    pub firmware: String,
+    /// The paravisor's binary.
+    pub paravisor: String,
+    /// The firmware variables as shipped.
+    pub vars_template: String,
+    /// QEMU's name.
+    pub cpu_model: String,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// `SEV_FEATURES` of the VMSAs.
+    pub guest_features: u64,
+}
+
+/// Answer of `PUT /referenceValues`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReferencesImported {
+    /// Whose values.
+    pub issuer: String,
+    /// How many.
+    pub values: usize,
+    /// RFC 3339: until when the document holds.
+    pub until: String,
+}

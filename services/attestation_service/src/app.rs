@@ -20,6 +20,7 @@ pub mod policy_signers;
 pub mod provider;
 pub mod providers;
 pub mod reference;
+pub mod reference_document;
 pub mod request;
 pub mod sample;
 pub mod secret_file;

@@ -54,6 +54,9 @@ pub struct Config {
     /// A signed table of minimum patch levels that is taken up at each start if it is newer than the stored one.
     #[serde(default)]
     pub minimum_tcb_table: Option<PathBuf>,
+    /// Keys that sign reference values of other services: PEM of certificates or public keys, or a JWKS.
+    #[serde(default)]
+    pub reference_signers: Vec<PathBuf>,
     /// Whose bearer tokens may read and change policies, providers and the log.
     #[serde(default)]
     pub callers: Option<CallersConfig>,
@@ -167,7 +170,10 @@ pub struct FirmwareConfig {
     pub vars_template: PathBuf,
     /// CPU models as QEMU names them, for example `EPYC-Milan`.
     pub cpu_models: Vec<String>,
-    /// Numbers of virtual CPUs, 1 to 64.
+    /// Until when its launches are accepted (RFC 3339), for the build that an upgrade replaces.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Numbers of virtual CPUs, 1 to 512.
     pub vcpus: Vec<u32>,
     /// `SEV_FEATURES` of the VMSAs; bit 0 is SNP.
     #[serde(default = "snp_active")]
@@ -346,7 +352,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(

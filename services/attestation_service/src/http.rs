@@ -9,6 +9,7 @@ mod log;
 mod minimum_tcb;
 mod policies;
 mod providers;
+mod reference_values;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
         .merge(collateral::routes())
         .merge(minimum_tcb::routes())
+        .merge(reference_values::routes())
         .route("/certs", get(discovery::certs))
         .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
         .route("/health", get(discovery::health))

@@ -76,6 +76,7 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
             tracing::warn!(problem, "a revocation list that was learnt earlier is not used");
         }
     }
+    app::reference_document::load(&appraiser, &store, now).await?;
     app::minimum_tcb::load(&appraiser, &store, config.minimum_tcb_table.as_deref(), now).await?;
     Ok(Service {
         collateral,

@@ -46,6 +46,8 @@ pub struct AppraiserConfig {
     pub crl_max_age: Option<i64>,
     /// PEM or JWKS of the keys that sign tables of minimum patch levels.
     pub minimum_tcb_signers: Vec<std::path::PathBuf>,
+    /// PEM or JWKS of the keys that sign reference values of other services.
+    pub reference_signers: Vec<std::path::PathBuf>,
     /// Accepted launches and patch levels.
     pub reference: ReferenceConfig,
 }
@@ -69,6 +71,7 @@ impl From<&Config> for AppraiserConfig {
             crl_required: config.crl_required,
             crl_max_age: config.crl_max_age.and_then(|seconds| i64::try_from(seconds).ok()),
             minimum_tcb_signers: config.minimum_tcb_signers.clone(),
+            reference_signers: config.reference_signers.clone(),
             reference: config.reference(),
         }
     }
@@ -78,6 +81,8 @@ impl From<&Config> for AppraiserConfig {
 pub struct VerifiedEvidence {
     verified: VerifiedReport,
     evidence: Evidence,
+    /// When it was verified, Unix seconds.
+    at: i64,
 }
 
 /// What came of evidence that the policy permits. Only [`Appraiser::decide`] makes one.
@@ -153,7 +158,10 @@ impl Appraiser {
         Ok(Self {
             crls: RwLock::new(Arc::new(crls)),
             anchors,
-            references: References::load(&config.reference)?,
+            references: References::load(
+                &config.reference,
+                PinnedKeys::read("reference_signers", &config.reference_signers)?,
+            )?,
             policy: PlatformPolicy::shipped(),
             crl_required: config.crl_required,
             crl_max_age: config.crl_max_age,
@@ -264,13 +272,13 @@ impl Appraiser {
         if let Some(init_time) = &evidence.init_time_data {
             check_host_data(&report.host_data, init_time)?;
         }
-        Ok(VerifiedEvidence { verified, evidence })
+        Ok(VerifiedEvidence { verified, evidence, at: now })
     }
 
     /// The claims of verified evidence, before any policy has seen them.
     pub fn claims(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Claims {
-        let reference = self.references.name(&verified.verified.report().measurement);
-        claims::of_evidence(&verified.verified, &verified.evidence, reference, nonce)
+        let reference = self.references.name(&verified.verified.report().measurement, verified.at);
+        claims::of_evidence(&verified.verified, &verified.evidence, reference.as_deref(), nonce)
     }
 
     /// What the policy is told beside the claims.
@@ -325,6 +333,9 @@ impl Appraiser {
     fn with_measurement(&self, mut denial: Box<Denial>, verified: &VerifiedEvidence) -> Box<Denial> {
         if denial.claim == CLAIM_REFERENCE {
             let measurement = &verified.verified.report().measurement;
+            if let Some(expired) = self.references.expired(measurement) {
+                return expired;
+            }
             let names = self.references.names();
             denial.claim = "x-ms-sevsnpvm-launchmeasurement".to_owned();
             denial.expected = match names.split_at_checked(8) {

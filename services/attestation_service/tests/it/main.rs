@@ -12,6 +12,7 @@ mod offline;
 mod policies;
 mod process;
 mod providers;
+mod references;
 mod requests;
 mod revocation;
 mod support;
