@@ -333,7 +333,7 @@ impl Appraiser {
     fn with_measurement(&self, mut denial: Box<Denial>, verified: &VerifiedEvidence) -> Box<Denial> {
         if denial.claim == CLAIM_REFERENCE {
             let measurement = &verified.verified.report().measurement;
-            if let Some(expired) = self.references.expired(measurement) {
+            if let Some(expired) = self.references.expired(measurement, verified.at) {
                 return expired;
             }
             let names = self.references.names();

@@ -174,8 +174,11 @@ impl References {
         own.map(|accepted| accepted.name.clone()).or_else(|| self.imported.name(digest, now))
     }
 
-    /// The refusal of a launch that was accepted once. Asked only for one that is not accepted any more.
-    pub fn expired(&self, digest: &Digest) -> Option<Box<Denial>> {
+    /// The refusal of a launch that was accepted once and is not any more.
+    pub fn expired(&self, digest: &Digest, now: i64) -> Option<Box<Denial>> {
+        if self.name(digest, now).is_some() {
+            return None;
+        }
         let accepted = self.accepted.get(digest).cloned().or_else(|| self.imported.find(digest))?;
         let until = snp::UnixTime(accepted.until?);
         Some(Box::new(Denial::new(

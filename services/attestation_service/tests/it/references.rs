@@ -104,14 +104,14 @@ async fn values_of_one_service_are_accepted_by_another_that_pins_its_key() {
     assert_eq!((status, &answer["values"]), (StatusCode::OK, &json!(6)), "{answer}");
     let claims = lab.accepted(&Attempt::honest().body()).await;
     assert_eq!(claims["x-casemate-reference"], "ovmf-test/paravisor-test/EPYC-Milan/2");
-    let provider = source.service.providers.default_provider();
-    let now = jiff::Timestamp::now().as_second();
-    let older = source.service.export_references(provider, now - 86_400).expect("signed");
-    let (_, answer) = lab.put(path, &older, ADMIN_TOKEN).await;
+    let (provider, now) = (source.service.providers.default_provider(), jiff::Timestamp::now().as_second());
+    let newer = source.service.export_references(provider, now + 200).expect("signed");
+    assert_eq!(lab.put(path, &newer, ADMIN_TOKEN).await.0, StatusCode::OK);
+    let (_, answer) = lab.put(path, &document, ADMIN_TOKEN).await;
     assert_eq!(answer["error"]["denial"]["code"], "ReferenceValuesOlder", "{answer}");
-    let ended = source.service.export_references(provider, now - 91 * 86_400).expect("signed");
-    let (_, answer) = lab.put(path, &ended, ADMIN_TOKEN).await;
-    assert_eq!(answer["error"]["denial"]["code"], "ReferenceValuesRefused", "{answer}");
+    let later = now + 91 * 86_400;
+    let ended = lab.service.import_references(&newer, "a caller", later).await.expect_err("it ended");
+    assert!(ended.to_string().starts_with("ReferenceValuesRefused: exp"), "{ended}");
     let lab = lab.restarted().await;
     lab.accepted(&Attempt::honest().body()).await;
 }
