@@ -34,6 +34,9 @@ const MAX_REFUSED: usize = 1000;
 /// How far the clocks of a signer and of this service may be apart, in seconds.
 const CLOCK_SKEW: i64 = 300;
 
+/// What a table demands of each product.
+pub type Requirements = BTreeMap<Product, Vec<TcbRequirement>>;
+
 /// Why a table was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum MinimumTcbError {
@@ -60,7 +63,7 @@ pub struct TcbFloor {
 /// A table whose form was checked.
 struct Floor {
     table: MinimumTcbTable,
-    products: BTreeMap<Product, Vec<TcbRequirement>>,
+    products: Requirements,
     jws: String,
     signer: String,
 }
@@ -182,9 +185,7 @@ fn below(requirement: &TcbRequirement, tcb: TcbVersion) -> Option<(&'static str,
 }
 
 /// The requirements by product, and when the table was issued (Unix seconds).
-pub fn check_form(
-    table: &MinimumTcbTable,
-) -> Result<(BTreeMap<Product, Vec<TcbRequirement>>, i64), Box<Denial>> {
+pub fn check_form(table: &MinimumTcbTable) -> Result<(Requirements, i64), Box<Denial>> {
     if table.document != MINIMUM_TCB_DOCUMENT {
         return Err(malformed("document", MINIMUM_TCB_DOCUMENT, &table.document));
     }
