@@ -6,6 +6,7 @@
 pub mod attestation;
 pub mod attestation_keys;
 pub mod attestation_policy;
+pub mod collateral;
 pub mod decision_log;
 pub mod denial;
 pub mod encoding;

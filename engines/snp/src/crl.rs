@@ -159,6 +159,11 @@ impl Crls {
         self.lists.iter().find(|crl| crl.root == root && crl.scope == scope)
     }
 
+    /// When the list of `root` for VCEKs was issued.
+    pub fn issued_on(&self, root: RootId) -> Option<UnixTime> {
+        self.list(CrlScope::Vcek, root).map(|crl| crl.this_update)
+    }
+
     /// Refuses what any list of `root` revokes, and, for the key that signed, a list that is not current or not there.
     pub(crate) fn check(
         &self,

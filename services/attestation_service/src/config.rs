@@ -39,6 +39,24 @@ pub struct Config {
     /// Whether evidence is refused under a root without a current revocation list.
     #[serde(default)]
     pub crl_required: bool,
+    /// For how many seconds a revocation list counts after it was issued, whatever it says itself.
+    #[serde(default)]
+    pub crl_max_age: Option<u64>,
+    /// Key distribution services that certificates are fetched from, in this order; an empty list fetches nothing.
+    #[serde(default = "amd_kds")]
+    pub kds_urls: Vec<String>,
+    /// Milliseconds for one request to them.
+    #[serde(default = "kds_timeout_ms")]
+    pub kds_timeout_ms: u64,
+    /// Keys that sign tables of minimum patch levels: PEM of certificates or public keys, or a JWKS.
+    #[serde(default)]
+    pub minimum_tcb_signers: Vec<PathBuf>,
+    /// A signed table of minimum patch levels that is taken up at each start if it is newer than the stored one.
+    #[serde(default)]
+    pub minimum_tcb_table: Option<PathBuf>,
+    /// Keys that sign reference values of other services: PEM of certificates or public keys, or a JWKS.
+    #[serde(default)]
+    pub reference_signers: Vec<PathBuf>,
     /// Whose bearer tokens may read and change policies, providers and the log.
     #[serde(default)]
     pub callers: Option<CallersConfig>,
@@ -57,6 +75,14 @@ pub struct Config {
     /// Lowest accepted security patch levels, by product name (`Milan`, `Genoa`, `Turin`).
     #[serde(default)]
     pub minimum_tcb: BTreeMap<String, MinimumTcb>,
+}
+
+fn amd_kds() -> Vec<String> {
+    vec!["https://kdsintf.amd.com".to_owned()]
+}
+
+fn kds_timeout_ms() -> u64 {
+    10_000
 }
 
 /// `[callers]`
@@ -144,7 +170,10 @@ pub struct FirmwareConfig {
     pub vars_template: PathBuf,
     /// CPU models as QEMU names them, for example `EPYC-Milan`.
     pub cpu_models: Vec<String>,
-    /// Numbers of virtual CPUs, 1 to 64.
+    /// Until when its launches are accepted (RFC 3339), for the build that an upgrade replaces.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// Numbers of virtual CPUs, 1 to 512.
     pub vcpus: Vec<u32>,
     /// `SEV_FEATURES` of the VMSAs; bit 0 is SNP.
     #[serde(default = "snp_active")]
@@ -248,6 +277,9 @@ impl Config {
         if let Some(other) = self.crl_urls.iter().find(|text| !is_web(text)) {
             return Err(ConfigError::value("crl_urls", format!("{other:?} is not a URL")));
         }
+        if let Some(other) = self.kds_urls.iter().find(|text| !is_web(text)) {
+            return Err(ConfigError::value("kds_urls", format!("{other:?} is not a URL")));
+        }
         Access::new(None, &self.administrator)?;
         if let Some(callers) = &self.callers {
             callers.check()?;
@@ -320,7 +352,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(
@@ -336,6 +368,7 @@ mod tests {
             expect!["configuration key `development_root`: needed by `allow_development_roots = true`"],
         );
         refused("crl_urls = ['/a']", expect![[r#"configuration key `crl_urls`: "/a" is not a URL"#]]);
+        refused("kds_urls = ['amd']", expect![[r#"configuration key `kds_urls`: "amd" is not a URL"#]]);
         refused(
             "[[administrator]]\nname = 'a'\ntoken_sha256 = 'abc'\nroles = []",
             expect!["configuration key `administrator.token_sha256`: expected 64 hex characters"],

@@ -4,11 +4,14 @@ mod attest;
 mod attestation_keys;
 mod azure_guest;
 mod caller;
+mod collateral;
 mod discovery;
 mod error;
 mod log;
+mod minimum_tcb;
 mod policies;
 mod providers;
+mod reference_values;
 mod tpm;
 
 use std::sync::Arc;
@@ -46,6 +49,9 @@ pub fn app(service: Arc<Service>) -> Router {
         .route("/signingkeys:rotate", post(providers::rotate_signing_key))
         .route("/providers", get(providers::list))
         .route("/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
+        .merge(collateral::routes())
+        .merge(minimum_tcb::routes())
+        .merge(reference_values::routes())
         .route("/certs", get(discovery::certs))
         .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
         .route("/health", get(discovery::health))

@@ -20,6 +20,7 @@ use app::ak_authority::{AkAuthority, AkAuthorityError};
 use app::appraise::{Appraiser, AppraiserConfig};
 use app::attest::Service;
 use app::azure_guest::policy::GuestPolicy;
+use app::collateral::Collateral;
 use app::nonce::Nonces;
 use app::policies::PolicyChangeError;
 use app::sample::Sampler;
@@ -69,15 +70,21 @@ pub enum RunError {
 pub async fn service(config: &Config) -> Result<Service, RunError> {
     std::fs::create_dir_all(&config.data_dir).map_err(RunError::DataDirectory)?;
     let appraiser = Appraiser::load(&AppraiserConfig::from(config))?;
-    for cached in Sources::of(config).cached() {
-        if let Err(problem) = appraiser.add_crl(&cached) {
-            tracing::warn!(problem, "a revocation list that was fetched earlier is not used");
-        }
-    }
     let store = Store::open(&config.data_dir).await?;
     let root = ProviderSettings { token_algorithm: config.token_algorithm, ..ProviderSettings::default() };
     let now = jiff::Timestamp::now().as_second();
+    let timeout = Duration::from_millis(config.kds_timeout_ms);
+    let urls = config.kds_urls.clone();
+    let collateral = Collateral::open(appraiser.anchors().clone(), urls, timeout, store.clone(), now).await?;
+    for stored in collateral.lists().await? {
+        if let Err(problem) = appraiser.add_crl(&stored.list) {
+            tracing::warn!(problem, "a revocation list that was learnt earlier is not used");
+        }
+    }
+    app::reference_document::load(&appraiser, &store, now).await?;
+    app::minimum_tcb::load(&appraiser, &store, config.minimum_tcb_table.as_deref(), now).await?;
     Ok(Service {
+        collateral,
         appraiser,
         providers: app::providers::load(&store, &config.data_dir, &config.issuer, root, now).await?,
         nonces: Nonces::open(&config.data_dir).map_err(RunError::DataDirectory)?,

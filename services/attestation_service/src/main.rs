@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use attestation_service::app::signed_document::SignMinimumTcb;
 use attestation_service::config::Config;
 use attestation_service::verify::VerifyArguments;
 use attestation_service::{chain, run, shut_down_on_signal, verify};
@@ -24,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Verify an evidence bundle offline and print the result, claim by claim, as JSON.
     Verify(VerifyArguments),
+    /// Sign a table of minimum patch levels and print it as a compact JWS.
+    SignMinimumTcb(SignMinimumTcb),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match (arguments.command, arguments.config) {
         (Some(Command::Verify(arguments)), _) => verify::main(&arguments),
+        (Some(Command::SignMinimumTcb(arguments)), _) => arguments.run(),
         (None, Some(config)) => serve(&config),
         (None, None) => ExitCode::from(2),
     }

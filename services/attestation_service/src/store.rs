@@ -1,6 +1,7 @@
 //! Durable state: used nonces and the decision log. The only place with SQL.
 
 pub mod change;
+mod collateral;
 mod decision_log;
 mod nonces;
 mod providers;
@@ -13,6 +14,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use change::{Change, StoredEvidence, StoredPolicy};
+pub use collateral::{Learnt, StoredIssuer, StoredList, StoredVcek};
 pub use decision_log::Record;
 use decision_log::Writer;
 pub use providers::{StoredInForce, StoredProvider};

@@ -151,8 +151,8 @@ pub fn verify(arguments: &VerifyArguments) -> Result<Verification, VerifyFailure
     let appraiser = Appraiser::load(&AppraiserConfig {
         development_root: arguments.development_root.clone(),
         crl_files: arguments.crl.clone(),
-        crl_required: false,
         reference: reference.unwrap_or_default(),
+        ..AppraiserConfig::default()
     })?;
     let bundle: EvidenceBundle =
         serde_json::from_slice(&read(&arguments.bundle)?).map_err(VerifyFailure::Bundle)?;

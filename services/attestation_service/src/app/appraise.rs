@@ -9,10 +9,12 @@ use public_api::attestation::{CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
 use snp::{ChainDer, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedChains, VerifiedReport};
 
 use super::claims::{self, NonceSource};
+use super::minimum_tcb::TcbFloor;
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
 use super::provider::in_force::InForce;
 use super::reference::References;
 use super::request::{Attached, Evidence};
+use super::signed_document::PinnedKeys;
 use crate::config::{Config, ConfigError, ReferenceConfig, read};
 
 /// Claim `x-ms-compliance-status` of a VM that the default policy permits.
@@ -30,6 +32,8 @@ pub struct Appraiser {
     references: References,
     policy: PlatformPolicy,
     crl_required: bool,
+    crl_max_age: Option<i64>,
+    minimum_tcb: TcbFloor,
     development_roots_allowed: bool,
 }
 
@@ -42,8 +46,23 @@ pub struct AppraiserConfig {
     pub crl_files: Vec<std::path::PathBuf>,
     /// Whether every root needs a current list.
     pub crl_required: bool,
+    /// For how many seconds a list counts after it was issued, whatever it says itself.
+    pub crl_max_age: Option<i64>,
+    /// PEM or JWKS of the keys that sign tables of minimum patch levels.
+    pub minimum_tcb_signers: Vec<std::path::PathBuf>,
+    /// PEM or JWKS of the keys that sign reference values of other services.
+    pub reference_signers: Vec<std::path::PathBuf>,
     /// Accepted launches and patch levels.
     pub reference: ReferenceConfig,
+}
+
+/// A revocation list that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedCrl {
+    /// Whose it is.
+    pub root: snp::RootId,
+    /// Whether no later list of this root is known.
+    pub newest: bool,
 }
 
 impl From<&Config> for AppraiserConfig {
@@ -54,6 +73,9 @@ impl From<&Config> for AppraiserConfig {
             development_root,
             crl_files: config.crl_files.clone(),
             crl_required: config.crl_required,
+            crl_max_age: config.crl_max_age.and_then(|seconds| i64::try_from(seconds).ok()),
+            minimum_tcb_signers: config.minimum_tcb_signers.clone(),
+            reference_signers: config.reference_signers.clone(),
             reference: config.reference(),
         }
     }
@@ -63,6 +85,8 @@ impl From<&Config> for AppraiserConfig {
 pub struct VerifiedEvidence {
     verified: VerifiedReport,
     evidence: Evidence,
+    /// When it was verified, Unix seconds.
+    at: i64,
 }
 
 /// What came of evidence that the policy permits. Only [`Appraiser::decide`] makes one.
@@ -95,6 +119,11 @@ impl VerifiedEvidence {
     /// The genuine report.
     pub fn report(&self) -> &VerifiedReport {
         &self.verified
+    }
+
+    /// PEM of its chain.
+    pub fn certificates(&self) -> &[u8] {
+        &self.evidence.certificates
     }
 
     /// The nonce in the runtime data that the report binds.
@@ -139,9 +168,14 @@ impl Appraiser {
             crls: RwLock::new(Arc::new(crls)),
             anchors,
             chains: VerifiedChains::new(MAX_CHAINS),
-            references: References::load(&config.reference)?,
+            references: References::load(
+                &config.reference,
+                PinnedKeys::read("reference_signers", &config.reference_signers)?,
+            )?,
             policy: PlatformPolicy::shipped(),
             crl_required: config.crl_required,
+            crl_max_age: config.crl_max_age,
+            minimum_tcb: TcbFloor::new(PinnedKeys::read("minimum_tcb_signers", &config.minimum_tcb_signers)?),
             development_roots_allowed: config.development_root.is_some(),
         })
     }
@@ -149,6 +183,16 @@ impl Appraiser {
     /// Whether a development root is trusted.
     pub fn development_roots_allowed(&self) -> bool {
         self.development_roots_allowed
+    }
+
+    /// The signed table of minimum patch levels.
+    pub fn minimum_tcb(&self) -> &TcbFloor {
+        &self.minimum_tcb
+    }
+
+    /// The trust anchors.
+    pub fn anchors(&self) -> &TrustAnchors {
+        &self.anchors
     }
 
     /// The roots that are trusted.
@@ -178,11 +222,49 @@ impl Appraiser {
     }
 
     /// Takes in a newer revocation list (DER or PEM). An older one, or one that no trusted root signed, changes nothing.
-    pub fn add_crl(&self, file: &[u8]) -> Result<(), String> {
-        let mut crls = Crls::clone(&self.crls());
-        add_crl(&mut crls, file, &self.anchors)?;
+    pub fn add_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
+        let (added, crls) = self.with_crl(file)?;
         *self.crls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crls);
-        Ok(())
+        Ok(added)
+    }
+
+    /// Verifies a revocation list and takes nothing in.
+    pub fn try_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
+        self.with_crl(file).map(|(added, _)| added)
+    }
+
+    fn with_crl(&self, file: &[u8]) -> Result<(AddedCrl, Crls), String> {
+        let (mut crls, mut alone) = (Crls::clone(&self.crls()), Crls::default());
+        add_crl(&mut crls, file, &self.anchors)?;
+        let root = add_crl(&mut alone, file, &self.anchors)?;
+        let newest = crls.issued_on(root) == alone.issued_on(root);
+        Ok((AddedCrl { root, newest }, crls))
+    }
+
+    /// Until when the revocation list of a root counts.
+    pub fn crl_until(&self, root: &snp::RootId) -> Option<UnixTime> {
+        let crls = self.crls();
+        let (until, issued) = (crls.fresh_until(*root)?, crls.issued_on(*root)?);
+        let aged = self.crl_max_age.map(|age| UnixTime(issued.0.saturating_add(age)));
+        Some(aged.map_or(until, |aged| aged.min(until)))
+    }
+
+    /// A list may promise to hold for a year; the operator may want newer ones.
+    fn check_crl_age(&self, root: snp::RootId, now: i64) -> Result<(), Box<Denial>> {
+        let (Some(max), Some(issued)) = (self.crl_max_age, self.crls().issued_on(root)) else {
+            return Ok(());
+        };
+        if now.saturating_sub(issued.0) <= max {
+            return Ok(());
+        }
+        Err(refusal(
+            "RevocationListTooOld",
+            "revocation list",
+            format!("a revocation list that was issued within the last {max} seconds"),
+            format!("the list of root {root} was issued on {issued}"),
+            "crl_max_age of the configuration: an old list does not show the newest revocations",
+            "fetch the current list from AMD's key distribution service, or import a bundle with it; check the clock",
+        ))
     }
 
     /// Verifies signature, certificates and revocation, and that the report binds the attached data.
@@ -192,6 +274,8 @@ impl Appraiser {
             .chains
             .verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
             .map_err(|error| explained(error.explain()))?;
+        self.check_crl_age(verified.root().id(), now)?;
+        self.minimum_tcb.check(verified.product(), verified.reported_tcb(), verified.committed_tcb())?;
         let report = verified.report();
         if let Some(runtime) = &evidence.runtime_data {
             check_report_data(&report.report_data, runtime)?;
@@ -199,13 +283,13 @@ impl Appraiser {
         if let Some(init_time) = &evidence.init_time_data {
             check_host_data(&report.host_data, init_time)?;
         }
-        Ok(VerifiedEvidence { verified, evidence })
+        Ok(VerifiedEvidence { verified, evidence, at: now })
     }
 
     /// The claims of verified evidence, before any policy has seen them.
     pub fn claims(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Claims {
-        let reference = self.references.name(&verified.verified.report().measurement);
-        claims::of_evidence(&verified.verified, &verified.evidence, reference, nonce)
+        let reference = self.references.name(&verified.verified.report().measurement, verified.at);
+        claims::of_evidence(&verified.verified, &verified.evidence, reference.as_deref(), nonce)
     }
 
     /// What the policy is told beside the claims.
@@ -260,6 +344,9 @@ impl Appraiser {
     fn with_measurement(&self, mut denial: Box<Denial>, verified: &VerifiedEvidence) -> Box<Denial> {
         if denial.claim == CLAIM_REFERENCE {
             let measurement = &verified.verified.report().measurement;
+            if let Some(expired) = self.references.expired(measurement, verified.at) {
+                return expired;
+            }
             let names = self.references.names();
             denial.claim = "x-ms-sevsnpvm-launchmeasurement".to_owned();
             denial.expected = match names.split_at_checked(8) {
@@ -349,7 +436,7 @@ fn certificate_der(file: &[u8]) -> Option<Vec<u8>> {
     Some(der.to_vec())
 }
 
-fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<(), String> {
+fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<snp::RootId, String> {
     use rustls_pki_types::pem::PemObject as _;
     let pem;
     let der = match file.first() {
@@ -360,5 +447,5 @@ fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<(), S
             pem.as_ref()
         }
     };
-    crls.add(der, anchors).map(drop).map_err(|error| crate::chain(&error))
+    crls.add(der, anchors).map_err(|error| crate::chain(&error))
 }

@@ -1,6 +1,7 @@
 //! The verbs: attest, issue a nonce. Every verdict is on disk before the caller hears of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use public_api::Denial;
 use public_api::attestation::{AttestResponse, Claims, NonceResponse};
@@ -14,6 +15,8 @@ use super::appraise::{Appraisal, Appraiser, VerifiedEvidence};
 use super::azure_guest::policy::GuestPolicy;
 use super::azure_guest::seal::SealError;
 use super::claims::NonceSource;
+use super::collateral::Collateral;
+use super::collateral::missing::Missing;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
 use super::provider::Provider;
@@ -30,6 +33,8 @@ pub const TOKEN_LIFETIME: i64 = 8 * 3600;
 pub struct Service {
     /// What evidence is judged by.
     pub appraiser: Appraiser,
+    /// Certificates and revocation lists.
+    pub collateral: Arc<Collateral>,
     /// The providers with their policies and keys.
     pub providers: Registry,
     /// Issues nonces.
@@ -58,6 +63,14 @@ pub enum AttestError {
     /// The evidence, or the nonce, was refused; the decision log says so.
     #[error("{0}")]
     Denied(Box<Denial>),
+    /// What the evidence lacks is not known and cannot be had now; the decision log says so.
+    #[error("{denial}")]
+    Unavailable {
+        /// Why.
+        denial: Box<Denial>,
+        /// Seconds to wait.
+        retry_after: u64,
+    },
     /// The draft policy is not a policy.
     #[error(transparent)]
     Draft(#[from] DraftError),
@@ -112,12 +125,14 @@ impl Service {
         request: Request,
         now: i64,
     ) -> Result<AttestResponse, AttestError> {
-        let detail =
-            json!({"reportSha256": sha256_hex(&request.evidence.report), "provider": provider.name()});
-        let subject = "unverified evidence".to_owned();
-        let mut course = Course { provider, subject, detail, changes: Vec::new(), now };
+        let detail = json!({"reportSha256": sha256_hex(&request.evidence.report)});
+        let mut course = Course::begin(provider, detail, now);
+        let mut evidence = request.evidence;
+        if let Err(missing) = self.collateral.complete(&mut evidence, now).await {
+            return Err(self.refuse_missing(&missing, course).await);
+        }
         // Some hundred microseconds: not worth another thread.
-        let verified = match self.appraiser.verify(request.evidence, now) {
+        let verified = match self.appraiser.verify(evidence, now) {
             Ok(verified) => verified,
             Err(denial) => return Err(self.refuse(denial, course).await),
         };
@@ -125,6 +140,7 @@ impl Service {
         if let Some(draft) = request.draft_policy {
             return self.try_draft(provider, &verified, &draft, request.nonce.as_ref(), now);
         }
+        course.changes.extend(self.collateral.keep(&verified, now));
         let source = match self.redeem_nonce(&verified, request.nonce.as_ref(), now).await {
             Ok(source) => source,
             Err(AttestError::Denied(denial)) => return Err(self.refuse(denial, course).await),
@@ -206,6 +222,16 @@ impl Service {
         match self.store.record_with(record, changes).await {
             Ok(_) => denial.into(),
             Err(error) => error.into(),
+        }
+    }
+
+    async fn refuse_missing(&self, missing: &Missing, course: Course<'_>) -> AttestError {
+        let retry_after = missing.retry_after(course.now);
+        match (self.refuse(missing.denial(), course).await, retry_after) {
+            (AttestError::Denied(denial), Some(retry_after)) => {
+                AttestError::Unavailable { denial, retry_after }
+            }
+            (error, _) => error,
         }
     }
 

@@ -48,15 +48,34 @@ pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
         "developmentRootsAllowed": development,
         "providers": service.providers.all().len(),
         "revocationLists": revocation_lists(&service),
+        "pinnedRoots": pinned_roots(&service),
+        "keyDistributionServices": key_distribution_services(&service),
         "references": service.appraiser.references().names(),
     }))
 }
 
+/// SHA-256 of each trusted root's certificate.
+fn pinned_roots(service: &Service) -> Value {
+    Value::Object(
+        service.appraiser.roots().map(|root| (root.to_string(), json!(root.id().to_string()))).collect(),
+    )
+}
+
+/// Each server, with the reason and the time until which it is left alone.
+fn key_distribution_services(service: &Service) -> Value {
+    let servers = service.collateral.kds().servers(super::now()).into_iter().map(|(url, rest)| match rest {
+        None => json!({"url": url}),
+        Some((until, reason)) => {
+            json!({"url": url, "restsUntil": snp::UnixTime(until).to_string(), "reason": reason})
+        }
+    });
+    Value::Array(servers.collect())
+}
+
 /// Until when the revocation list of each trusted root holds; null where there is none.
 fn revocation_lists(service: &Service) -> Value {
-    let crls = service.appraiser.crls();
     let roots = service.appraiser.roots().map(|root| {
-        let until = crls.fresh_until(root.id()).map(|time| time.to_string());
+        let until = service.appraiser.crl_until(&root.id()).map(|time| time.to_string());
         (root.to_string(), json!(until))
     });
     Value::Object(roots.collect())

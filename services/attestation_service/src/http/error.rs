@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use public_api::denial::ErrorBody;
 
@@ -13,11 +14,22 @@ use crate::app::policies::PolicyChangeError;
 use crate::app::providers::ProviderError;
 
 /// An answer that is not a success.
-pub struct Failure(StatusCode, Box<ErrorBody>);
+pub struct Failure(StatusCode, Box<ErrorBody>, Option<u64>);
 
 /// An answer with a code and a message.
 pub fn failure(status: StatusCode, code: &str, message: impl Into<String>) -> Failure {
-    Failure(status, Box::new(ErrorBody::new(code, message)))
+    Failure(status, Box::new(ErrorBody::new(code, message)), None)
+}
+
+/// An answer with a denial.
+pub fn denied(status: StatusCode, code: &str, denial: public_api::Denial) -> Failure {
+    Failure(status, Box::new(ErrorBody::denied(code, denial)), None)
+}
+
+/// What is refused now and may be permitted after so many seconds.
+pub fn unavailable(denial: public_api::Denial, retry_after: u64) -> Failure {
+    let body = ErrorBody::denied("CollateralUnavailable", denial);
+    Failure(StatusCode::SERVICE_UNAVAILABLE, Box::new(body), Some(retry_after))
 }
 
 /// A fault of ours: logged with its causes, told without them.
@@ -40,7 +52,8 @@ pub fn unread_body(rejection: &axum::extract::rejection::BytesRejection) -> Fail
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.0, Json(*self.1)).into_response()
+        let retry_after = self.2.map(|seconds| [(RETRY_AFTER, seconds.to_string())]);
+        (self.0, retry_after, Json(*self.1)).into_response()
     }
 }
 
@@ -48,19 +61,18 @@ impl From<FieldError> for Failure {
     fn from(error: FieldError) -> Self {
         let mut body = ErrorBody::new("InvalidParameter", error.to_string());
         body.error.target = Some(error.path);
-        Self(StatusCode::BAD_REQUEST, Box::new(body))
+        Self(StatusCode::BAD_REQUEST, Box::new(body), None)
     }
 }
 
 impl From<AttestError> for Failure {
     fn from(error: AttestError) -> Self {
         match error {
-            AttestError::Denied(denial) => {
-                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("AttestationDenied", *denial)))
-            }
+            AttestError::Denied(denial) => denied(StatusCode::BAD_REQUEST, "AttestationDenied", *denial),
             AttestError::Draft(DraftError::Denied(denial)) => {
-                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("PolicyEvaluationError", *denial)))
+                denied(StatusCode::BAD_REQUEST, "PolicyEvaluationError", *denial)
             }
+            AttestError::Unavailable { denial, retry_after } => unavailable(*denial, retry_after),
             AttestError::Draft(error) => {
                 FieldError::new("draftPolicyForAttestation", error.to_string()).into()
             }
@@ -77,7 +89,7 @@ impl From<PolicyChangeError> for Failure {
         match error {
             PolicyChangeError::Form(error) => error.into(),
             PolicyChangeError::Refused(denial) => {
-                Self(StatusCode::BAD_REQUEST, Box::new(ErrorBody::denied("InvalidOperation", *denial)))
+                denied(StatusCode::BAD_REQUEST, "InvalidOperation", *denial)
             }
             PolicyChangeError::Policy(error) => failure(
                 StatusCode::BAD_REQUEST,

@@ -3,6 +3,7 @@
 use sqlx::{Sqlite, Transaction};
 
 use super::StoreError;
+use super::collateral::Learnt;
 use public_api::attestation_policy::AttestationType;
 
 /// What is written in the transaction of a record.
@@ -50,6 +51,8 @@ pub enum Change {
     RemoveProvider(String),
     /// The newest evidence of a VM.
     PutEvidence(StoredEvidence),
+    /// Collateral that came with evidence or from a caller.
+    Learn(Learnt),
 }
 
 /// A version of a policy as it is stored.
@@ -88,7 +91,7 @@ pub struct StoredEvidence {
     pub seen_on: i64,
 }
 
-type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
+pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl Change {
     pub(super) async fn apply(&self, transaction: &mut Transaction<'_, Sqlite>) -> Result<(), StoreError> {
@@ -118,6 +121,7 @@ impl Change {
             ],
             Self::RemoveProvider(provider) => remove_provider(provider),
             Self::PutEvidence(evidence) => vec![put_evidence(evidence)],
+            Self::Learn(learnt) => vec![learnt.query()],
         }
     }
 }

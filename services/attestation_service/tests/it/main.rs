@@ -4,13 +4,17 @@
 mod attacks;
 mod azure_guest;
 mod clients;
+mod collateral;
 mod discovery;
 mod hardware;
+mod kds;
+mod minimum_tcb;
 mod nonces;
 mod offline;
 mod policies;
 mod process;
 mod providers;
+mod references;
 mod requests;
 mod revocation;
 mod support;

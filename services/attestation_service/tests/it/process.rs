@@ -146,7 +146,7 @@ async fn what_keeps_the_program_from_starting_is_said() {
     };
     refused(format!("colour = \"red\"\n{text}"), "unknown field `colour`");
     refused(text.replace("\"EPYC-Milan\"", "\"EPYC-Napoli\""), "EPYC-Napoli");
-    refused(text.replace("vcpus = [2]", "vcpus = [65]"), "65 is not between 1 and 64");
+    refused(text.replace("vcpus = [2]", "vcpus = [513]"), "513 is not between 1 and 512");
     refused(text.replace("tls.key", "missing.key"), "reading the TLS certificate and key");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();

@@ -1,40 +1,29 @@
 //! Revocation lists that are demanded, fetched, kept, and no longer served.
 
-use std::sync::{Arc, Mutex};
-
 use attestation_service::reconcile::revocation::{Sources, refresh};
-use axum::http::StatusCode;
-use axum::routing::get;
 
+use crate::kds::{Answer, Kds};
 use crate::support::*;
 
-/// A key distribution service that answers with whatever a test puts there.
-struct Kds {
-    url: String,
-    answer: Arc<Mutex<(StatusCode, Vec<u8>)>>,
-}
+const LIST: &str = "/vcek/v1/Milan/crl";
 
-impl Kds {
-    async fn start() -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let answer = Arc::new(Mutex::new((StatusCode::TOO_MANY_REQUESTS, Vec::new())));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/vcek/v1/Milan/crl", listener.local_addr().expect("an address"));
-        let shared = Arc::clone(&answer);
-        let routes = axum::Router::new()
-            .route("/vcek/v1/Milan/crl", get(async move || shared.lock().expect("whole").clone()));
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { url, answer }
+/// A clock that stands an hour ahead of the one before each time it is read: no back-off is longer.
+struct Clock(i64);
+
+impl Clock {
+    fn start() -> Self {
+        Self(days_ago(0))
     }
 
-    fn serve(&self, status: StatusCode, list: Vec<u8>) {
-        *self.answer.lock().expect("whole") = (status, list);
+    fn tick(&mut self) -> i64 {
+        self.0 += 3600;
+        self.0
     }
 }
 
 async fn lab(kds: &Kds) -> Lab {
     Lab::with(|config| {
-        config.crl_urls.push(kds.url.clone());
+        config.crl_urls.push(format!("{}{LIST}", kds.url));
         config.crl_required = true;
     })
     .await
@@ -46,26 +35,28 @@ fn days_ago(days: i64) -> i64 {
 
 #[tokio::test]
 async fn a_demanded_list_is_fetched_and_outlives_restarts_and_outages() {
-    let kds = Kds::start().await;
+    let (kds, mut clock) = (Kds::start().await, Clock::start());
+    kds.answer(LIST, Answer::status(429));
     let lab = lab(&kds).await;
     let body = Attempt::honest().body();
     lab.denied_with(&body, "RevocationListMissing").await;
-    assert!(!refresh(&lab.service, &Sources::of(&lab.config)).await, "the service says 429");
+    assert!(!refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await, "the service says 429");
     assert!(lab.service.appraiser.lacks_every_crl(), "it cannot verify anything yet");
     lab.denied_with(&body, "RevocationListMissing").await;
-    kds.serve(StatusCode::OK, OURS.authority.crl(days_ago(0)).expect("a list"));
-    assert!(refresh(&lab.service, &Sources::of(&lab.config)).await);
+    kds.answer(LIST, Answer::bytes(OURS.authority.crl(days_ago(0)).expect("a list")));
+    assert!(refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await);
     assert!(!lab.service.appraiser.lacks_every_crl());
     lab.accepted(&body).await;
-    kds.serve(StatusCode::SERVICE_UNAVAILABLE, Vec::new());
-    assert!(!refresh(&lab.service, &Sources::of(&lab.config)).await);
+    kds.answer(LIST, Answer::status(503));
+    assert!(!refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await);
     let lab = lab.restarted().await;
     lab.accepted(&body).await;
 }
 
 #[tokio::test]
 async fn a_strangers_an_altered_and_an_older_list_change_nothing() {
-    let kds = Kds::start().await;
+    let (kds, mut clock) = (Kds::start().await, Clock::start());
+    kds.answer(LIST, Answer::status(429));
     let lab = lab(&kds).await;
     let body = Attempt::honest().body();
     let ours = OURS.authority.crl(days_ago(0)).expect("a list");
@@ -78,13 +69,30 @@ async fn a_strangers_an_altered_and_an_older_list_change_nothing() {
         b"nonsense".to_vec(),
         vec![0x30; 2 << 20],
     ] {
-        kds.serve(StatusCode::OK, wrong);
-        assert!(!refresh(&lab.service, &Sources::of(&lab.config)).await);
+        kds.answer(LIST, Answer::bytes(wrong));
+        assert!(!refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await);
         lab.denied_with(&body, "RevocationListMissing").await;
     }
-    kds.serve(StatusCode::OK, ours);
-    assert!(refresh(&lab.service, &Sources::of(&lab.config)).await);
-    kds.serve(StatusCode::OK, OURS.authority.crl(days_ago(400)).expect("a list"));
-    refresh(&lab.service, &Sources::of(&lab.config)).await;
+    kds.answer(LIST, Answer::bytes(ours));
+    assert!(refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await);
+    kds.answer(LIST, Answer::bytes(OURS.authority.crl(days_ago(400)).expect("a list")));
+    refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await;
     lab.accepted(&body).await;
+}
+
+#[tokio::test]
+async fn an_expired_list_and_one_older_than_its_bound_deny_each_with_its_own_code() {
+    let kds = Kds::start().await;
+    let expired = lab(&kds).await;
+    let list = OURS.authority.crl(days_ago(400)).expect("a list");
+    expired.service.appraiser.add_crl(&list).expect("ours");
+    expired.denied_with(&Attempt::honest().body(), "RevocationListNotCurrent").await;
+
+    let bounded = Lab::with(|config| config.crl_max_age = Some(3 * 86_400)).await;
+    let list = OURS.authority.crl(days_ago(4)).expect("a list");
+    bounded.service.appraiser.add_crl(&list).expect("ours");
+    bounded.denied_with(&Attempt::honest().body(), "RevocationListTooOld").await;
+    let list = OURS.authority.crl(days_ago(2)).expect("a list");
+    bounded.service.appraiser.add_crl(&list).expect("ours");
+    bounded.accepted(&Attempt::honest().body()).await;
 }

@@ -82,6 +82,7 @@ impl Build {
             paravisor: path("paravisor"),
             vars_template: path("vars"),
             cpu_models: vec!["EPYC-Milan".to_owned(), "EPYC-v4".to_owned()],
+            until: None,
             vcpus: vec![1, 2, 4],
             guest_features: 1,
         }
@@ -260,6 +261,12 @@ impl Lab {
             crl_files: Vec::new(),
             crl_urls: Vec::new(),
             crl_required: false,
+            crl_max_age: None,
+            kds_urls: Vec::new(),
+            kds_timeout_ms: 10_000,
+            minimum_tcb_signers: Vec::new(),
+            minimum_tcb_table: None,
+            reference_signers: Vec::new(),
             callers: None,
             administrator: vec![
                 administrator("reader", LOG_TOKEN, "Attestation Reader"),

@@ -17,7 +17,7 @@ const CPU_MODEL: &str = "EPYC-Milan";
 /// Its name at the key distribution service.
 const PRODUCT: &str = "Milan";
 /// Numbers of vCPUs of the sizes that this machine's attestation service has reference values for.
-const VCPUS: [u32; 9] = [1, 2, 4, 8, 16, 20, 32, 48, 64];
+const VCPUS: [u32; 10] = [1, 2, 4, 8, 16, 20, 32, 48, 64, 96];
 
 /// Audience that Azure's clients ask tokens for the attestation service with.
 const ATTESTATION_AUDIENCE: &str = "https://attest.azure.net";
@@ -128,6 +128,7 @@ pub fn attestation(layout: &Layout, server: &Identity) -> Result<Value> {
         "development_root": layout.development_root(),
         "crl_urls": [format!("http://127.0.0.1:{}/vcek/v1/{PRODUCT}/crl", layout.ports.certificates)],
         "crl_required": true,
+        "kds_urls": [format!("http://127.0.0.1:{}", layout.ports.certificates)],
         "callers": {
             "issuer": format!("{control}/{tenant}/v2.0"),
             "audiences": [ATTESTATION_AUDIENCE, layout.url(layout.ports.attestation)],
