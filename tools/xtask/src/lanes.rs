@@ -73,7 +73,7 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
 }
 
 /// For each target of the fuzz lane.
-const FUZZ_SECONDS: u32 = 10;
+const FUZZ_SECONDS: u32 = 5;
 /// The whole platform, without guests.
 const STACK: [&str; 4] = ["-p", "devkit", "--test", "stack"];
 /// Real guests.
