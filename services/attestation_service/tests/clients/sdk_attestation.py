@@ -110,7 +110,7 @@ try:
     client.set_policy("SevSnpVm", "version=1.0; authorizationrules { => perhaps(); };")
     raise AssertionError("nonsense is accepted")
 except HttpResponseError as error:
-    assert error.status_code == 400 and "line 1, column 37" in str(error), error
+    assert error.status_code == 400 and "line 1, column 38" in str(error), error
 done("nonsense is refused with its place")
 
 one = signer(rsa.generate_private_key(public_exponent=65537, key_size=2048))
