@@ -74,8 +74,9 @@ fn refused(service: &Service, error: AccessError) -> Response {
                 .into_response();
         }
         AccessError::Unavailable(error) => {
-            let answer = fault(&error).into_response();
-            return (StatusCode::SERVICE_UNAVAILABLE, answer.into_body()).into_response();
+            let mut answer = fault(&error).into_response();
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return answer;
         }
         AccessError::Unauthorized(denial) => ErrorBody::denied("Unauthorized", *denial),
         error @ (AccessError::NoToken | AccessError::NoCallers) => {
