@@ -74,6 +74,10 @@ impl Service {
             return Err(ProviderError::TooMany);
         }
         let directory = directory(&self.data_dir, name);
+        // Keys of a former provider of this name, or of a making that a crash ended, sign nothing for this one.
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).map_err(|error| PolicyChangeError::Signer(error.into()))?;
+        }
         let issuer = issuer(self.providers.default_provider().signer.issuer(), name);
         let signer = Signer::open(&directory, &issuer, settings.token_algorithm, now)
             .map_err(PolicyChangeError::Signer)?;

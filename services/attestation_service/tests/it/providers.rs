@@ -124,6 +124,28 @@ async fn making_a_provider_again_is_the_same_and_removing_it_leaves_nothing() {
     assert_eq!(history, json!([]));
 }
 
+/// A file of a key that a crash left, or that could not be removed, is not taken over.
+#[tokio::test]
+async fn keys_of_a_former_provider_of_the_same_name_sign_nothing() {
+    let lab = Lab::new().await;
+    make(&lab, "mine", &json!({})).await;
+    let (_, former) = lab.get("/providers/mine/certs").await;
+    let keys = lab.config.data_dir.join("providers/mine");
+    let saved = tempfile::tempdir().expect("a directory");
+    for file in std::fs::read_dir(&keys).expect("listed") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), saved.path().join(file.file_name())).expect("copied");
+    }
+    assert_eq!(lab.delete("/providers/mine", ADMIN_TOKEN).await.0, StatusCode::NO_CONTENT);
+    std::fs::create_dir(&keys).expect("made");
+    for file in std::fs::read_dir(saved.path()).expect("listed") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), keys.join(file.file_name())).expect("copied back");
+    }
+    make(&lab, "mine", &json!({})).await;
+    assert_ne!(lab.get("/providers/mine/certs").await.1, former);
+}
+
 #[tokio::test]
 async fn an_isolated_provider_takes_policies_of_its_signers_only() {
     let lab = Lab::new().await;
