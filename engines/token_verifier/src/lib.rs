@@ -7,7 +7,7 @@ pub mod bearer;
 pub mod jwks;
 pub mod jws;
 mod refusal;
-mod rsa;
+pub mod rsa;
 mod verify;
 
 pub use jwks::{Jwks, JwksError, JwksSource, SourceError};

@@ -4,8 +4,11 @@ use der::asn1::UintRef;
 use der::{Decode as _, Sequence};
 
 /// Modulus and exponent, big endian without leading zeros.
-pub(crate) struct PublicParts {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicParts {
+    /// Modulus.
     pub modulus: Vec<u8>,
+    /// Public exponent.
     pub exponent: Vec<u8>,
 }
 

@@ -6,8 +6,6 @@ use aws_lc_rs::rsa::{
     OaepPublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey, PublicKeyComponents,
 };
 use aws_lc_rs::signature::KeyPair as _;
-use der::asn1::UintRef;
-use der::{Decode as _, Sequence};
 use zeroize::Zeroizing;
 
 use super::seal::PrivateKey;
@@ -66,19 +64,11 @@ pub struct PublicParts {
     pub exponent: Vec<u8>,
 }
 
-/// RSAPublicKey of RFC 8017, appendix A.1.1.
-#[derive(Sequence)]
-struct RsaPublicKey<'a> {
-    modulus: UintRef<'a>,
-    exponent: UintRef<'a>,
-}
-
 impl PublicParts {
     /// From the DER of an RSAPublicKey.
     pub fn from_pkcs1(der: &[u8]) -> Result<Self, RsaError> {
-        let key = RsaPublicKey::from_der(der).map_err(|_| RsaError::PublicKey)?;
-        let (modulus, exponent) = (key.modulus.as_bytes().to_vec(), key.exponent.as_bytes().to_vec());
-        Ok(Self { modulus, exponent })
+        let read = token_verifier::rsa::PublicParts::from_pkcs1(der).ok_or(RsaError::PublicKey)?;
+        Ok(Self { modulus: read.modulus, exponent: read.exponent })
     }
 
     /// Length of the modulus in bits.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256};
-use der::asn1::UintRef;
-use der::{Decode as _, Sequence};
+use der::Decode as _;
 use public_api::attestation_policy::TokenAlgorithm;
 use public_api::encoding::{to_base64, to_base64url};
 use public_api::jwk::Jwk;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize};
 use rustls_pki_types::pem::PemObject as _;
+use token_verifier::rsa::PublicParts;
 
 use super::SignerError;
 use crate::app::secret_file;
@@ -27,13 +27,6 @@ pub struct SigningKey {
 enum Secret {
     Rsa(Box<RsaKeyPair>),
     Ecdsa(Box<EcdsaKeyPair>),
-}
-
-/// RFC 8017 A.1.1.
-#[derive(Sequence)]
-struct RsaPublicKey<'a> {
-    modulus: UintRef<'a>,
-    exponent: UintRef<'a>,
 }
 
 /// The files of the key with this number.
@@ -174,8 +167,8 @@ fn public_jwk(certificate: &[u8], public_key: &[u8], algorithm: TokenAlgorithm) 
     };
     match algorithm {
         TokenAlgorithm::RS256 => {
-            let public = RsaPublicKey::from_der(public_key).map_err(|_| SignerError::Stored)?;
-            let (n, e) = (to_base64url(public.modulus.as_bytes()), to_base64url(public.exponent.as_bytes()));
+            let public = PublicParts::from_pkcs1(public_key).ok_or(SignerError::Stored)?;
+            let (n, e) = (to_base64url(&public.modulus), to_base64url(&public.exponent));
             Ok(Jwk { kty: "RSA".to_owned(), n: Some(n), e: Some(e), ..jwk })
         }
         TokenAlgorithm::ES384 => {
