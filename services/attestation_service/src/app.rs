@@ -22,6 +22,7 @@ pub mod policies;
 pub mod policy_signers;
 pub mod provider;
 pub mod providers;
+pub mod public_key;
 pub mod reference;
 pub mod reference_document;
 pub mod request;

@@ -8,6 +8,7 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod reconcile;
+pub mod sign_minimum_tcb;
 pub mod store;
 pub mod verify;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use attestation_service::app::signed_document::SignMinimumTcb;
 use attestation_service::config::Config;
+use attestation_service::sign_minimum_tcb::SignMinimumTcb;
 use attestation_service::verify::VerifyArguments;
 use attestation_service::{chain, run, shut_down_on_signal, verify};
 use clap::{Parser, Subcommand};

@@ -1,21 +1,20 @@
 //! Documents that a key signs which the configuration pins: tables of minimum patch levels, reference values. Compact
 //! JWS (RFC 7515 section 7.1); the payload says itself what it is, so that no document passes for another kind.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use der::{Decode as _, Encode as _};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use public_api::Denial;
-use public_api::collateral::{MINIMUM_TCB_DOCUMENT, MinimumTcbTable};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
+use super::public_key::{KeyKind, signing_key};
 use crate::config::{ConfigError, read};
 
 /// Longest accepted document.
@@ -116,23 +115,12 @@ fn keys_of(file: &[u8]) -> Vec<PinnedKey> {
 
 fn key_of_spki(spki: &[u8]) -> Option<PinnedKey> {
     let info = SubjectPublicKeyInfoOwned::from_der(spki).ok()?;
-    let bits = info.subject_public_key.as_bytes()?;
-    let curve = info
-        .algorithm
-        .parameters
-        .as_ref()
-        .and_then(|any| any.decode_as::<der::asn1::ObjectIdentifier>().ok().map(|oid| oid.to_string()));
-    let (algorithms, key): (&'static [Algorithm], _) =
-        match (info.algorithm.oid.to_string().as_str(), curve.as_deref()) {
-            ("1.2.840.113549.1.1.1", _) => (RSA, DecodingKey::from_rsa_der(bits)),
-            ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => {
-                (&[Algorithm::ES256], DecodingKey::from_ec_der(bits))
-            }
-            ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => {
-                (&[Algorithm::ES384], DecodingKey::from_ec_der(bits))
-            }
-            _ => return None,
-        };
+    let (kind, bits) = signing_key(&info)?;
+    let (algorithms, key): (&'static [Algorithm], _) = match kind {
+        KeyKind::Rsa => (RSA, DecodingKey::from_rsa_der(bits)),
+        KeyKind::P256 => (&[Algorithm::ES256], DecodingKey::from_ec_der(bits)),
+        KeyKind::P384 => (&[Algorithm::ES384], DecodingKey::from_ec_der(bits)),
+    };
     Some(PinnedKey { id: hex::encode(digest(&SHA256, bits)), algorithms, key })
 }
 
@@ -147,57 +135,6 @@ fn key_of_jwk(jwk: &jsonwebtoken::jwk::Jwk) -> Option<PinnedKey> {
     let text = serde_json::to_vec(&jwk.algorithm).ok()?;
     let key = DecodingKey::from_jwk(jwk).ok()?;
     Some(PinnedKey { id: hex::encode(digest(&SHA256, &text)), algorithms, key })
-}
-
-/// Arguments of `sign-minimum-tcb`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct SignMinimumTcb {
-    /// The table (JSON): document, sequence, issuedOn, products.
-    #[arg(long)]
-    pub table: PathBuf,
-    /// The private key: PEM (PKCS #8), P-384, P-256 or RSA.
-    #[arg(long)]
-    pub key: PathBuf,
-}
-
-/// Why nothing was signed.
-#[derive(Debug, thiserror::Error)]
-enum SignError {
-    #[error(transparent)]
-    File(#[from] ConfigError),
-    #[error("reading the table")]
-    Table(#[from] serde_json::Error),
-    #[error("the table is refused: {0}")]
-    Refused(Box<Denial>),
-    #[error("the key is no P-384, P-256 or RSA key in PKCS #8")]
-    Key,
-}
-
-impl SignMinimumTcb {
-    /// Runs the command: exit status 0, or 2 for input that cannot be read.
-    pub fn run(&self) -> ExitCode {
-        match sign_table(&self.table, &self.key) {
-            Ok(jws) => {
-                #[allow(clippy::print_stdout, reason = "this command's result goes to standard output")]
-                {
-                    println!("{jws}");
-                }
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                tracing::error!("{}", crate::chain(&error));
-                ExitCode::from(2)
-            }
-        }
-    }
-}
-
-fn sign_table(table: &Path, key: &Path) -> Result<String, SignError> {
-    let table: MinimumTcbTable = serde_json::from_slice(&read(table)?)?;
-    super::minimum_tcb::check_form(&table).map_err(SignError::Refused)?;
-    debug_assert_eq!(table.document, MINIMUM_TCB_DOCUMENT);
-    let key = zeroize::Zeroizing::new(read(key)?);
-    sign(&table, &key).ok_or(SignError::Key)
 }
 
 /// A compact JWS by whatever key the PEM holds.

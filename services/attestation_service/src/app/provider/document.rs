@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::fields::FieldError;
+use crate::app::public_key::{KeyKind, signing_key};
 
 /// A policy as it was sent, with whoever signed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,21 +87,8 @@ impl PolicySigner {
 
     fn key(&self) -> Option<(KeyKind, Vec<u8>)> {
         let certificate = x509_cert::Certificate::from_der(&self.certificate).ok()?;
-        let info = certificate.tbs_certificate().subject_public_key_info();
-        let key = info.subject_public_key.as_bytes()?.to_vec();
-        let curve = info
-            .algorithm
-            .parameters
-            .as_ref()
-            .and_then(|any| any.decode_as::<der::asn1::ObjectIdentifier>().ok());
-        let kind =
-            match (info.algorithm.oid.to_string().as_str(), curve.map(|oid| oid.to_string()).as_deref()) {
-                ("1.2.840.113549.1.1.1", _) => KeyKind::Rsa,
-                ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => KeyKind::P256,
-                ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => KeyKind::P384,
-                _ => return None,
-            };
-        Some((kind, key))
+        let (kind, key) = signing_key(certificate.tbs_certificate().subject_public_key_info())?;
+        Some((kind, key.to_vec()))
     }
 
     fn verify(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
@@ -108,13 +96,6 @@ impl PolicySigner {
         let Some(algorithm) = verification(kind, algorithm) else { return false };
         UnparsedPublicKey::new(algorithm, key).verify(message, signature).is_ok()
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum KeyKind {
-    Rsa,
-    P256,
-    P384,
 }
 
 /// How a signature of this algorithm verifies under a key of this kind.
