@@ -19,8 +19,7 @@ const API_VERSION: &str = "7.4";
 /// Bytes of an RSA-2048 ciphertext.
 const MODULUS: usize = 256;
 
-/// A released key.
-#[derive(Debug)]
+/// A released key. It has no `Debug`: nothing of it may reach a log.
 pub struct Released {
     /// The key's URL with its version.
     pub kid: String,
