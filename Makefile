@@ -4,8 +4,9 @@
 demo: build
 	scripts/demo.sh
 
+# Not `cargo xtask`: that would select other features of its dependencies, and compile them again.
 test: build
-	cargo xtask test
+	target/debug/xtask test
 
 build: setup
 	cargo build

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// How long one command may take: more than the slowest, which builds a guest's image.
+const PATIENCE: Duration = Duration::from_secs(1500);
+
 /// A running platform; stopped when it is dropped.
 #[derive(Debug)]
 pub struct Installation {
@@ -92,8 +95,10 @@ impl Installation {
         self.command(arguments)?.output().context("running casemate")
     }
 
+    /// Under `timeout` of the coreutils: a guest that answers no more ends a check, and not the patience of whoever runs it.
     fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(programs()?.join("casemate"));
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", &PATIENCE.as_secs().to_string()]).arg(programs()?.join("casemate"));
         command.arg("--data-dir").arg(self.data()).args(arguments).stdin(Stdio::null());
         Ok(command)
     }

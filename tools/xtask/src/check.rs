@@ -10,6 +10,7 @@ pub fn run(root: &Path) -> Result<()> {
     cargo(root, &["fmt", "--all", "--check"])?;
     crate::arch::run(root)?;
     crate::house::run(root)?;
+    crate::features::run(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     deny(root)
 }

@@ -3,6 +3,7 @@
 mod arch;
 mod check;
 mod clients;
+mod features;
 mod fuzz;
 mod house;
 mod lanes;
@@ -27,6 +28,8 @@ enum Command {
     Arch,
     /// Rules that clippy cannot see: file length, module heads, SQL outside store/, sleeps in tests.
     House,
+    /// Whether build and tests ask for the same features, so that everything is compiled once.
+    Features,
     /// Fuzzes every target of `fuzz/`, or the named ones; fails on a finding.
     Fuzz {
         /// Seconds for each target.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(&root()),
         Command::Arch => arch::run(&root()),
         Command::House => house::run(&root()),
+        Command::Features => features::run(&root()),
         Command::Fuzz { seconds, targets } => fuzz::command(&root(), seconds, &targets),
         Command::Test { lanes } => lanes::run(&root(), &lanes),
     };

@@ -4,14 +4,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use devkit::installation::{Installation, programs};
+use devkit::installation::{Installation, programs, wait_for};
 use serde_json::Value;
 
 use super::{Scenario, VM};
+
+/// How long their build may take.
+const BUILD: Duration = Duration::from_secs(1500);
 
 /// The tools' build, running or done.
 pub struct GuestTools {
@@ -30,7 +34,8 @@ impl GuestTools {
     }
 
     fn ready(&mut self) -> Result<PathBuf> {
-        let status = self.build.wait()?;
+        let ended = wait_for(Duration::from_secs(1), BUILD, || Ok(self.build.try_wait()?));
+        let status = ended.context("building the guest's tools")?;
         ensure!(status.success(), "the guest's tools were not built: {status}");
         Ok(self.out.join("bin"))
     }
@@ -57,6 +62,14 @@ fn reach_services(platform: &Installation) -> Result<()> {
 
 fn service(platform: &Installation) -> String {
     format!("https://localhost:{}", attestation_port(platform))
+}
+
+/// A shell line that waits until a unit of the guest serves, as a `test` tells, and says why if it ended before that.
+fn served(unit: &str, test: &str) -> String {
+    format!(
+        "until sudo test {test}; do systemctl is-active -q {unit} || \
+         {{ sudo journalctl --no-pager -o cat -u {unit} >&2; exit 1; }}; sleep 0.2; done"
+    )
 }
 
 fn put(platform: &Installation, program: &Path) -> Result<()> {
@@ -95,8 +108,9 @@ pub fn agent_serves_a_socket(scenario: &mut Scenario) -> Result<()> {
     let platform = scenario.platform()?;
     let start = format!(
         "sudo systemd-run -q --unit=guest-agent -p RuntimeDirectory=casemate casemate-guest-agent --ca /tmp/ca.pem \
-         --attestation-url {} serve && until sudo test -S /run/casemate/guest-agent.sock; do sleep 0.2; done",
-        service(platform)
+         --attestation-url {} serve && {}",
+        service(platform),
+        served("guest-agent", "-S /run/casemate/guest-agent.sock")
     );
     platform.in_guest(VM, &start)?;
     let ask = |who: &str, rest: &str| {
@@ -116,9 +130,8 @@ pub fn snpguest_reads_and_verifies(scenario: &mut Scenario) -> Result<()> {
     let tools = scenario.tools.ready()?;
     let platform = scenario.platform()?;
     put(platform, &tools.join("snpguest"))?;
-    let serve = "sudo modprobe cuse && sudo systemd-run -q --unit=sev-guest casemate-guest-agent sev-guest && \
-                 until test -e /dev/sev-guest; do sleep 0.2; done";
-    platform.in_guest(VM, serve)?;
+    let serve = "sudo modprobe cuse && sudo systemd-run -q --unit=sev-guest casemate-guest-agent sev-guest";
+    platform.in_guest(VM, &format!("{serve} && {}", served("sev-guest", "-e /dev/sev-guest")))?;
     let steps = "set -e; cd /tmp; rm -rf certs; mkdir certs; sudo snpguest report report.bin data.bin --random; \
                  sudo snpguest certificates pem certs; sudo snpguest display report report.bin; ls certs; \
                  sudo snpguest verify certs certs; sudo snpguest verify attestation certs report.bin";
