@@ -21,6 +21,9 @@ pub const CLAIM_CHIP_ID: &str = "x-casemate-chip-id";
 /// Claim: the name of the reference value that the launch measurement equals.
 pub const CLAIM_REFERENCE: &str = "x-casemate-reference";
 
+/// Claim: the name of the image whose boot chain the paravisor sealed the disk's key to.
+pub const CLAIM_BOOT_REFERENCE: &str = "x-casemate-boot-reference";
+
 /// Data whose hash the report carries, and how the token shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Denial;
+use crate::attestation::BootChainClaim;
 use crate::encoding::base64url;
 
 /// The version of [`CollateralBundle`] that is written and read.
@@ -234,6 +235,9 @@ pub struct ReferenceDocument {
     pub exp: i64,
     /// The accepted launches.
     pub values: Vec<ReferenceValue>,
+    /// The boot chains of known images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_chains: Vec<BootReference>,
 }
 
 /// [`ReferenceDocument::document`].
@@ -253,6 +257,27 @@ pub struct ReferenceValue {
     /// What it was computed from; nothing for a digest that was configured as it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<ReferenceInputs>,
+}
+
+/// The boot chain of an image: body of `PUT /bootReferences`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BootReference {
+    /// As `x-casemate-boot-reference` shows it: 1 to 100 letters, digits, `-`, `.`, `_`, `+` or `~`.
+    pub name: String,
+    /// What the firmware, the loader and the kernel of the image measure at a first boot.
+    pub boot_chain: BootChainClaim,
+    /// RFC 3339; without it, until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+}
+
+/// Body of `POST /bootReferences:remove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BootReferenceName {
+    /// See [`BootReference::name`].
+    pub name: String,
 }
 
 /// What a launch digest is computed from: files by their SHA-384, hex.

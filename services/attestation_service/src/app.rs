@@ -10,6 +10,7 @@ pub mod ak_certificates;
 pub mod appraise;
 pub mod attest;
 pub mod azure_guest;
+pub mod boot_reference;
 pub mod claims;
 pub mod collateral;
 pub mod draft;

@@ -3,6 +3,7 @@
 mod attest;
 mod attestation_keys;
 mod azure_guest;
+mod boot_references;
 mod caller;
 mod collateral;
 mod discovery;
@@ -52,6 +53,7 @@ pub fn app(service: Arc<Service>) -> Router {
         .merge(collateral::routes())
         .merge(minimum_tcb::routes())
         .merge(reference_values::routes())
+        .merge(boot_references::routes())
         .route("/certs", get(discovery::certs))
         .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
         .route("/health", get(discovery::health))

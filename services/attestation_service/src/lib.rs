@@ -83,6 +83,7 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
         }
     }
     app::reference_document::load(&appraiser, &store, now).await?;
+    app::boot_reference::load(appraiser.boot_references(), &store).await?;
     app::minimum_tcb::load(&appraiser, &store, config.minimum_tcb_table.as_deref(), now).await?;
     Ok(Service {
         collateral,

@@ -4,10 +4,12 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
+use policy::language::TokenProperties;
 use public_api::Denial;
-use public_api::attestation::{CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
+use public_api::attestation::{BootChainClaim, CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
 use snp::{ChainDer, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedChains, VerifiedReport};
 
+use super::boot_reference::{self, BootReferences};
 use super::claims::{self, NonceSource};
 use super::minimum_tcb::TcbFloor;
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
@@ -30,6 +32,7 @@ pub struct Appraiser {
     chains: VerifiedChains,
     crls: RwLock<Arc<Crls>>,
     references: References,
+    boot_references: BootReferences,
     policy: PlatformPolicy,
     crl_required: bool,
     crl_max_age: Option<i64>,
@@ -93,6 +96,7 @@ pub struct VerifiedEvidence {
 pub struct Appraisal {
     /// The claims of the token, except ids, times and nonce.
     claims: Claims,
+    form: TokenProperties,
 }
 
 /// What the policies in force say.
@@ -109,9 +113,9 @@ impl Appraisal {
         &self.claims
     }
 
-    /// The same, to be completed.
-    pub fn into_claims(self) -> Claims {
-        self.claims
+    /// The same, to be completed, and what the policy asks of the token's form.
+    pub fn into_parts(self) -> (Claims, TokenProperties) {
+        (self.claims, self.form)
     }
 }
 
@@ -134,6 +138,17 @@ impl VerifiedEvidence {
     /// The runtime data that the report binds, where they are JSON.
     pub fn runtime_claims(&self) -> Option<&serde_json::Value> {
         self.evidence.runtime_data.as_ref().map(|data| &data.shown)
+    }
+
+    /// The boot chain that the paravisor sealed to, as it states it in what its report binds.
+    pub fn stated_boot_chain(&self) -> Option<BootChainClaim> {
+        let paravisors = self.verified.report().vmpl == 0;
+        paravisors.then(|| boot_reference::stated(self.runtime_claims())).flatten()
+    }
+
+    /// When it was verified, Unix seconds.
+    pub fn at(&self) -> i64 {
+        self.at
     }
 
     /// Whom the evidence is about: the VM's id in the launch document that HOST_DATA binds, else the chip's report id.
@@ -172,6 +187,7 @@ impl Appraiser {
                 &config.reference,
                 PinnedKeys::read("reference_signers", &config.reference_signers)?,
             )?,
+            boot_references: BootReferences::default(),
             policy: PlatformPolicy::shipped(),
             crl_required: config.crl_required,
             crl_max_age: config.crl_max_age,
@@ -203,6 +219,11 @@ impl Appraiser {
     /// The accepted launches.
     pub fn references(&self) -> &References {
         &self.references
+    }
+
+    /// The boot chains of known images.
+    pub fn boot_references(&self) -> &BootReferences {
+        &self.boot_references
     }
 
     /// The policy that decides where a provider has set none.
@@ -289,7 +310,18 @@ impl Appraiser {
     /// The claims of verified evidence, before any policy has seen them.
     pub fn claims(&self, verified: &VerifiedEvidence, nonce: NonceSource) -> Claims {
         let reference = self.references.name(&verified.verified.report().measurement, verified.at);
-        claims::of_evidence(&verified.verified, &verified.evidence, reference.as_deref(), nonce)
+        let mut claims =
+            claims::of_evidence(&verified.verified, &verified.evidence, reference.as_deref(), nonce);
+        boot_reference::add_claim(&mut claims, reference.and_then(|_| self.boot_reference(verified)));
+        claims
+    }
+
+    /// The image whose boot chain the paravisor states. Its word counts where the report is one of VMPL 0, which is the
+    /// paravisor's, and whoever calls has seen that the paravisor is a known one.
+    fn boot_reference(&self, verified: &VerifiedEvidence) -> Option<String> {
+        let chain = verified.stated_boot_chain()?;
+        let name = self.boot_references.name(&chain, verified.at);
+        name.or_else(|| self.references.imported().boot_name(&chain, verified.at))
     }
 
     /// What the policy is told beside the claims.
@@ -331,13 +363,20 @@ impl Appraiser {
             Some(policy) => policy.apply(incoming, &mut claims),
             None => compliance.map(|_| {
                 claims.insert("x-ms-policy-hash".to_owned(), self.policy.hash().into());
+                TokenProperties::default()
             }),
         };
         let outcome = match outcome {
-            Ok(()) => Ok(Appraisal { claims }),
-            Err(denial) => Err(self.with_measurement(denial, verified)),
+            Ok(form) => Ok(Appraisal { claims, form }),
+            Err(denial) => Err(self.with_boot_chain(self.with_measurement(denial, verified), verified)),
         };
         Verdict { outcome, staged }
+    }
+
+    /// An unknown boot chain is told with what differs from the nearest known one.
+    fn with_boot_chain(&self, mut denial: Box<Denial>, verified: &VerifiedEvidence) -> Box<Denial> {
+        self.boot_references.explain(&mut denial, verified.stated_boot_chain().as_ref(), verified.at);
+        denial
     }
 
     /// An unknown measurement is told with the measurement, and with what it is if that can be told.

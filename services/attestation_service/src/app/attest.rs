@@ -23,7 +23,7 @@ use super::provider::Provider;
 use super::provider::registry::Registry;
 use super::request::Request;
 use super::sample::Sampler;
-use super::signing::SignerError;
+use super::signing::{CertificateInHeader, SignerError, TokenForm};
 use crate::store::{Change, Record, Store, StoreError};
 
 /// How long a token holds, in seconds: eight hours, as Azure's.
@@ -196,12 +196,13 @@ impl Service {
         mut course: Course<'_>,
     ) -> Result<AttestResponse, AttestError> {
         let signer = &course.provider.signer;
-        let mut claims = appraisal.into_claims();
-        let jti = token_claims(&mut claims, signer.issuer(), course.now, TOKEN_LIFETIME);
+        let (mut claims, form) = appraisal.into_parts();
+        let form = TokenForm::of(form, TOKEN_LIFETIME, CertificateInHeader::None);
+        let jti = token_claims(&mut claims, signer.issuer(), course.now, form.lifetime);
         if let Some(nonce) = nonce {
             claims.insert("nonce".to_owned(), nonce);
         }
-        let token = signer.sign(&claims, course.now, course.now + TOKEN_LIFETIME)?;
+        let token = signer.sign_as(form, &claims, course.now)?;
         let detail = &mut course.detail;
         detail["tokenId"] = json!(jti);
         detail["trustRoot"] = json!(verified.report().root().kind());

@@ -40,7 +40,7 @@ pub fn apply(draft: &str, claims: &mut Claims, circumstances: Circumstances) -> 
     let document = PolicyDocument::read(draft)?;
     let text = document.policy_text()?.ok_or_else(|| FieldError::new("policy", "the JWS has no payload"))?;
     let policy = ProviderPolicy::parse(0, String::new(), &text, None)?;
-    policy.apply(incoming(claims, circumstances), claims).map_err(DraftError::Denied)
+    policy.apply(incoming(claims, circumstances), claims).map(drop).map_err(DraftError::Denied)
 }
 
 /// Claims as an unsigned JWS.

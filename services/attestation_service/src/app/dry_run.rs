@@ -82,12 +82,14 @@ impl Service {
                 let circumstances = self.appraiser.circumstances_of(claims);
                 let incoming = super::platform_policy::incoming(claims, circumstances);
                 match policy {
-                    Some(policy) => policy.apply(incoming, &mut claims.clone()),
+                    Some(policy) => policy.apply(incoming, &mut claims.clone()).map(drop),
                     None => self.appraiser.shipped().decide_incoming(incoming).map(drop),
                 }
             }
             AttestationType::AzureGuest | AttestationType::Tpm => match policy {
-                Some(policy) => policy.apply(guest::incoming(claims), &mut claims.clone()),
+                Some(policy) => {
+                    policy.apply_to_quote(kind, guest::incoming(claims), &mut claims.clone()).map(drop)
+                }
                 None => self.shipped_guest_policy(kind).decide(&mut claims.clone()),
             },
         };

@@ -3,7 +3,7 @@
 use policy::language::{Claim, Deny, EvaluationError, Permit, Policy, policy_hash};
 use policy::language::{Decision, Issuer};
 use public_api::Denial;
-use public_api::attestation::{CLAIM_REFERENCE, CLAIM_TRUST_ROOT, Claims};
+use public_api::attestation::{CLAIM_BOOT_REFERENCE, CLAIM_REFERENCE, CLAIM_TRUST_ROOT, Claims};
 use serde_json::Value;
 
 use super::claims::{CLAIM_ALIAS_CHECK, CLAIM_FMC_SVN};
@@ -120,6 +120,10 @@ fn meaning(claim: &str) -> (&'static str, &'static str) {
         CLAIM_REFERENCE => (
             "LaunchMeasurementUnknown",
             "launch a firmware, paravisor, CPU model and vCPU count that the attestation service is configured with, or add them to its configuration",
+        ),
+        CLAIM_BOOT_REFERENCE => (
+            "BootChainUnknown",
+            "boot the image as it was imported; or, if the guest was updated on purpose, add its new boot chain (PUT /bootReferences), or permit it in the policy",
         ),
         CLAIM_TRUST_ROOT => (
             "DevelopmentRootRefused",

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use public_api::Denial;
+use public_api::attestation::BootChainClaim;
 use public_api::collateral::{REFERENCE_DOCUMENT, ReferenceDocument, ReferenceValue, ReferencesImported};
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
 use super::appraise::Appraiser;
 use super::attest::Service;
+use super::boot_reference::KnownBootChain;
 use super::provider::Provider;
 use super::reference::{Accepted, Digest};
 use super::signed_document::PinnedKeys;
@@ -45,6 +47,7 @@ struct Document {
     until: i64,
     jws: String,
     values: Arc<HashMap<Digest, Accepted>>,
+    boot_chains: Arc<Vec<KnownBootChain>>,
 }
 
 impl Imported {
@@ -70,6 +73,14 @@ impl Imported {
         let documents = self.documents();
         let values = documents.values().flat_map(|document| document.values.values());
         values.map(|accepted| accepted.name.clone()).collect()
+    }
+
+    /// The name of a boot chain that is accepted at a time.
+    pub fn boot_name(&self, chain: &BootChainClaim, now: i64) -> Option<String> {
+        let documents = self.documents();
+        let held = documents.values().filter(|document| now < document.until);
+        let mut chains = held.flat_map(|document| document.boot_chains.iter());
+        chains.find(|known| known.holds(now) && known.is(chain)).map(|known| known.name().to_owned())
     }
 
     fn documents(&self) -> Arc<BTreeMap<String, Document>> {
@@ -107,8 +118,11 @@ impl Imported {
             let (digest, accepted) = accepted(value, document.exp)?;
             values.insert(digest, accepted);
         }
+        let chains = document.boot_chains.into_iter().map(KnownBootChain::read).collect::<Result<_, _>>();
+        let boot_chains =
+            Arc::new(chains.map_err(|error| malformed("bootChains", "boot chains", &error.to_string()))?);
         let (issued_on, until, values) = (document.iat, document.exp, Arc::new(values));
-        Ok((document.iss, Document { issued_on, until, jws: jws.trim().to_owned(), values }))
+        Ok((document.iss, Document { issued_on, until, jws: jws.trim().to_owned(), values, boot_chains }))
     }
 }
 
@@ -178,6 +192,7 @@ impl Service {
             nbf: now,
             exp: now + LIFETIME,
             values: values.collect(),
+            boot_chains: self.appraiser.boot_references().all(),
         };
         let exp = document.exp;
         match serde_json::to_value(document)? {

@@ -80,6 +80,15 @@ pub enum Learnt {
         /// Unix seconds.
         issued_on: i64,
     },
+    /// The boot chain of an image.
+    BootReference {
+        /// Its name.
+        name: String,
+        /// JSON of it.
+        json: String,
+    },
+    /// No boot chain of this name any more.
+    BootReferenceGone(String),
 }
 
 impl Learnt {
@@ -130,6 +139,15 @@ impl Learnt {
             .bind(issuer)
             .bind(jws)
             .bind(*issued_on),
+            Self::BootReference { name, json } => sqlx::query(
+                "INSERT INTO boot_references (name, reference) VALUES ($1, $2)
+                 ON CONFLICT (name) DO UPDATE SET reference = excluded.reference",
+            )
+            .bind(name)
+            .bind(json),
+            Self::BootReferenceGone(name) => {
+                sqlx::query("DELETE FROM boot_references WHERE name = $1").bind(name)
+            }
         }
     }
 }
@@ -200,6 +218,12 @@ impl Store {
     pub async fn reference_documents(&self) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> = self.all("SELECT jws FROM reference_documents ORDER BY issuer").await?;
         Ok(rows.into_iter().map(|(jws,)| jws).collect())
+    }
+
+    /// The boot chains of images, as JSON.
+    pub async fn boot_references(&self) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = self.all("SELECT reference FROM boot_references ORDER BY name").await?;
+        Ok(rows.into_iter().map(|(reference,)| reference).collect())
     }
 
     async fn all<T>(&self, query: &'static str) -> Result<Vec<T>, StoreError>

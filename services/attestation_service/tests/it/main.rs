@@ -3,6 +3,7 @@
 
 mod attacks;
 mod azure_guest;
+mod boot_references;
 mod clients;
 mod collateral;
 mod discovery;

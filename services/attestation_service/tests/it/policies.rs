@@ -228,3 +228,33 @@ async fn every_change_is_in_the_log_with_its_caller() {
     let (active, reset, caller) = (json!("Active"), json!("Reset"), json!("contributor"));
     assert_eq!(told, [(subject, &active, &caller), (subject, &reset, &caller)]);
 }
+
+/// The protected header of a token.
+fn header(token: &str) -> Value {
+    let header = token.split('.').next().expect("a header");
+    serde_json::from_slice(&public_api::encoding::from_base64_any(header).expect("base64")).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_policy_sets_a_tokens_validity_and_how_it_names_its_certificate() {
+    let lab = Lab::new().await;
+    set(
+        &lab,
+        r#"version=1.2; authorizationrules { => permit(); }; issuancerules {
+            => issueproperty(type="report_validity_in_minutes", value=15); => issueproperty(type="omit_x5c", value=true);
+        };"#,
+    )
+    .await;
+    let (_, answer) = lab.attest(&Attempt::honest().body()).await;
+    let token = answer["token"].as_str().expect("a token");
+    let claims = lab.verified(token).await;
+    let time = |claim: &str| claims[claim].as_i64().expect("a time");
+    assert_eq!(time("exp") - time("iat"), 15 * 60);
+    let (_, certs) = lab.get("/certs").await;
+    let certificate = certs["keys"][0]["x5c"][0].as_str().expect("a certificate");
+    let certificate = public_api::encoding::from_base64_any(certificate).expect("base64");
+    let digest = public_api::encoding::to_base64url(&crate::support::sha256(&certificate));
+    let header = header(token);
+    assert_eq!(header["x5t#S256"], digest, "{header}");
+    assert!(header["x5t"].is_string() && header.get("x5c").is_none(), "{header}");
+}

@@ -91,6 +91,11 @@ async fn exported(lab: &Lab) -> String {
 #[tokio::test]
 async fn values_of_one_service_are_accepted_by_another_that_pins_its_key() {
     let source = Lab::new().await;
+    let pcrs = json!({"4": "04".repeat(32), "7": "07".repeat(32)});
+    let chain = json!({"loader": "grub", "entry": "Debian", "version": "6.12.1", "pcrs": pcrs});
+    source
+        .put("/bootReferences", &json!({"name": "an-image", "bootChain": chain}).to_string(), ADMIN_TOKEN)
+        .await;
     let (document, (_, keys)) = (exported(&source).await, source.get("/certs").await);
     let values = payload(&document);
     assert_eq!((&values["document"], &values["iss"]), (&json!("reference-values"), &json!(ISSUER)));
@@ -104,6 +109,10 @@ async fn values_of_one_service_are_accepted_by_another_that_pins_its_key() {
     assert_eq!((status, &answer["values"]), (StatusCode::OK, &json!(6)), "{answer}");
     let claims = lab.accepted(&Attempt::honest().body()).await;
     assert_eq!(claims["x-casemate-reference"], "ovmf-test/paravisor-test/EPYC-Milan/2");
+    let mut booted = Attempt::honest();
+    booted.runtime["boot-chain"] = chain;
+    booted.bind();
+    assert_eq!(lab.accepted(&booted.body()).await["x-casemate-boot-reference"], "an-image");
     let (provider, now) = (source.service.providers.default_provider(), jiff::Timestamp::now().as_second());
     let newer = source.service.export_references(provider, now + 200).expect("signed");
     assert_eq!(lab.put(path, &newer, ADMIN_TOKEN).await.0, StatusCode::OK);

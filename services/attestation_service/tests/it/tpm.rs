@@ -1,5 +1,6 @@
 //! `POST /attest/Tpm`: both rounds, and what is refused.
 
+use attestation_service::app::provider::document::unsigned_jws;
 use attestation_service::app::tpm::request::bound_challenge;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
@@ -210,4 +211,40 @@ async fn what_is_not_spoken_here_is_named() {
     ] {
         assert_eq!(exchange(&lab, &message).await.expect_err(place)["target"], place);
     }
+}
+
+/// Sets the provider's policy for quotes, with these configuration rules.
+async fn configure(lab: &Lab, rules: &str) {
+    let text = format!(
+        "version=1.2; configurationrules {{ {rules} }}; authorizationrules {{ => permit(); }}; issuancerules {{ }};"
+    );
+    let (status, answer) = lab.put("/policies/Tpm", &unsigned_jws(&text), ADMIN_TOKEN).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+}
+
+#[tokio::test]
+async fn configuration_rules_ask_for_pcrs_and_waive_the_keys_certificate() {
+    let lab = Lab::new().await;
+    configure(&lab, r#"=> issueproperty(type="required_pcr_mask", value=255);"#).await;
+    Round::honest(&lab, true, true).await.send(&lab).await.expect("PCRs 0 to 7 are quoted");
+    let denied = Round::honest(&lab, false, true).await.send(&lab).await.expect_err("no certificate");
+    assert_eq!(denied["denial"]["code"], "AttestationKeyNotCertified", "{denied}");
+    configure(&lab, r#"=> issueproperty(type="required_pcr_mask", value=16777215);"#).await;
+    let denied = Round::honest(&lab, true, true).await.send(&lab).await.expect_err("not all PCRs are quoted");
+    assert_eq!(denied["denial"]["code"], "RequiredPcrNotQuoted", "{denied}");
+    configure(&lab, r#"=> issueproperty(type="require_valid_aik_cert", value=false);"#).await;
+    Round::honest(&lab, false, true).await.send(&lab).await.expect("the policy waives the certificate");
+}
+
+/// A verifier far from the service finds the signing certificate in the token.
+#[tokio::test]
+async fn a_token_about_a_tpm_carries_its_certificate() {
+    let lab = Lab::new().await;
+    let answer = exchange(&lab, &json!({"request": Round::honest(&lab, true, true).await.jws()})).await;
+    let answer = answer.expect("a token");
+    let token = answer["report"].as_str().expect("a report");
+    let header = from_base64_any(token.split('.').next().expect("a header")).expect("base64url");
+    let header: Value = serde_json::from_slice(&header).expect("JSON");
+    let (_, certs) = lab.get("/certs").await;
+    assert_eq!(header["x5c"], certs["keys"][0]["x5c"]);
 }

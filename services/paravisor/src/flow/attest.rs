@@ -160,7 +160,7 @@ impl Attested {
     }
 }
 
-fn boot_chain(prediction: &Prediction) -> BootChainClaim {
+pub fn boot_chain(prediction: &Prediction) -> BootChainClaim {
     BootChainClaim {
         loader: loader_name(prediction.loader).to_owned(),
         entry: prediction.entry.clone(),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use vtpm::predict::{Inputs, PredictError, Prediction, predict};
 use vtpm::vars::{VarStore, VarsError};
 
-use crate::flow::attest::loader_name;
+use crate::flow::attest::{boot_chain, loader_name};
 use crate::flow::rules;
 
 pub mod initramfs;
@@ -98,6 +98,7 @@ pub fn run(image: &Path, vars: &Path, manifest: &Path, name: &str) -> Result<Val
         "loader": loader_name(prediction.loader),
         "entry": prediction.entry,
         "version": prediction.version,
+        "bootChain": boot_chain(&prediction),
     }))
 }
 

@@ -8,8 +8,8 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use public_api::attestation::{
-    CLAIM_CHIP_ID, CLAIM_NONCE_SOURCE, CLAIM_PRODUCT, CLAIM_REFERENCE, CLAIM_TRUST_ROOT, CLAIM_TRUST_ROOT_ID,
-    Claims,
+    CLAIM_BOOT_REFERENCE, CLAIM_CHIP_ID, CLAIM_NONCE_SOURCE, CLAIM_PRODUCT, CLAIM_REFERENCE,
+    CLAIM_TRUST_ROOT, CLAIM_TRUST_ROOT_ID, Claims,
 };
 use serde_json::{Map, Value, json};
 use vtpm::measured_boot;
@@ -17,6 +17,8 @@ use vtpm::vars::SecureBootState;
 
 use super::request::PROTOCOL_VERSION;
 use super::verify::VerifiedGuest;
+use crate::app::appraise::VerifiedEvidence;
+use crate::app::boot_reference;
 use crate::app::claims::NonceSource;
 
 /// Claim: `inside` when a report of VMPL 0 binds the vTPM's attestation key, else `outside`.
@@ -71,6 +73,7 @@ pub fn of_guest(
     put(CLAIM_VTPM_BOUNDARY, json!(guest.boundary().name()));
     put(CLAIM_AIK_CERTIFICATE, json!(guest.aik_certificate().name()));
     of_platform(platform, &mut claims);
+    of_boot_chain(guest, platform, &mut claims);
     of_vm(guest, &mut claims);
     of_system(guest, &mut claims);
     of_boot(guest, expected, &mut claims);
@@ -106,6 +109,14 @@ fn of_platform(platform: Option<&Claims>, claims: &mut Claims) {
     let mut nested: Map<String, Value> = platform.clone();
     nested.retain(|name, _| !OF_TOKEN.contains(&name.as_str()));
     claims.insert("x-ms-isolation-tee".to_owned(), Value::Object(nested));
+}
+
+/// The image whose boot chain the paravisor sealed to; what the guest quotes must agree with it.
+fn of_boot_chain(guest: &VerifiedGuest, platform: Option<&Claims>, claims: &mut Claims) {
+    let name = platform.and_then(|platform| platform.get(CLAIM_BOOT_REFERENCE)?.as_str());
+    let stated = guest.platform().and_then(VerifiedEvidence::stated_boot_chain);
+    let booted = stated.is_some_and(|chain| boot_reference::agrees(&chain, guest.pcrs()));
+    boot_reference::add_claim(claims, name.filter(|_| booted).map(str::to_owned));
 }
 
 fn azure_vm(name: &str) -> String {

@@ -1,11 +1,12 @@
 //! `POST /attest/AzureGuest` as a verb of the service. Every verdict is on disk before the caller hears of it.
 
+use policy::language::TokenProperties;
 use public_api::attestation::{AttestResponse, Claims};
 use public_api::attestation_policy::AttestationType;
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
-use super::policy::{self, GuestPolicy};
+use super::policy::{self as guest_policy, GuestPolicy};
 use super::policy_evidence::{self, CLAIM_EVENTS, CLAIM_PCRS};
 use super::request::GuestRequest;
 use super::verify::{VerifiedGuest, verify};
@@ -15,6 +16,7 @@ use crate::app::claims::NonceSource;
 use crate::app::nonce::{self, Origin};
 use crate::app::provider::Provider;
 use crate::app::sample::Sampler;
+use crate::app::signing::{CertificateInHeader, TokenForm};
 use crate::store::Record;
 
 impl Service {
@@ -38,7 +40,7 @@ impl Service {
             Err(error) => Err(error),
         };
         match decided {
-            Ok(claims) => self.accept_guest(&guest, claims, course).await,
+            Ok((claims, form)) => self.accept_guest(&guest, claims, form, course).await,
             Err(AttestError::Denied(denial)) => Err(self.refuse(denial, course).await),
             Err(error) => Err(error),
         }
@@ -63,13 +65,13 @@ impl Service {
         Ok(NonceSource::Server)
     }
 
-    /// The claims of a token: the report by the shipped policy of `SevSnpVm`, the whole by that of guests.
+    /// The claims and the form of a token: the report by the shipped policy of `SevSnpVm`, the whole by that of guests.
     fn decide_guest(
         &self,
         guest: &VerifiedGuest,
         nonce: NonceSource,
         course: &mut Course<'_>,
-    ) -> Result<Claims, AttestError> {
+    ) -> Result<(Claims, TokenProperties), AttestError> {
         let platform = guest.platform().map(|platform| self.appraiser.decide(platform, nonce)).transpose()?;
         let platform = platform.as_ref().map(|appraisal| appraisal.claims());
         let measurement = guest.platform().map(|platform| platform.report().report().measurement);
@@ -79,8 +81,16 @@ impl Service {
             let events = policy_evidence::events(guest.log(), guest.replayed());
             raw_claims(&events, &policy_evidence::pcrs(guest.pcrs()))
         };
-        self.apply_policies(AttestationType::AzureGuest, &mut claims, raw, course)?;
-        Ok(claims)
+        let decided = self.apply_policies(AttestationType::AzureGuest, &mut claims, raw, course);
+        decided.map(|form| (claims, form)).map_err(|error| self.with_boot_chain(error, guest))
+    }
+
+    fn with_boot_chain(&self, mut error: AttestError, guest: &VerifiedGuest) -> AttestError {
+        if let (AttestError::Denied(denial), Some(platform)) = (&mut error, guest.platform()) {
+            let stated = platform.stated_boot_chain();
+            self.appraiser.boot_references().explain(denial, stated.as_ref(), platform.at());
+        }
+        error
     }
 
     /// What a provider has set decides, else the shipped policy; what a staged policy would refuse goes into the log.
@@ -90,7 +100,7 @@ impl Service {
         claims: &mut Claims,
         raw: impl Fn() -> Claims,
         course: &mut Course<'_>,
-    ) -> Result<(), AttestError> {
+    ) -> Result<TokenProperties, AttestError> {
         let seen = |claims: &Claims| -> Claims { claims.clone().into_iter().chain(raw()).collect() };
         let name = course.provider.name();
         if self.sampler.is_due(name, kind, &course.subject, course.now) {
@@ -99,16 +109,18 @@ impl Service {
         }
         let in_force = course.provider.in_force(kind);
         if let Some(policy) = &in_force.staged {
-            let refused = policy.apply(policy::incoming(&seen(claims)), &mut claims.clone()).err();
-            if let Some(denial) = refused {
+            let tried =
+                policy.apply_to_quote(kind, guest_policy::incoming(&seen(claims)), &mut claims.clone());
+            if let Err(denial) = tried {
                 course.detail["stagedPolicy"] = json!({"version": policy.version, "wouldRefuse": denial});
             }
         }
         match &in_force.active {
-            Some(policy) => policy.apply(policy::incoming(&seen(claims)), claims)?,
-            None => self.shipped_guest_policy(kind).decide(claims)?,
+            Some(policy) => Ok(policy.apply_to_quote(kind, guest_policy::incoming(&seen(claims)), claims)?),
+            None => {
+                Ok(self.shipped_guest_policy(kind).decide(claims).map(|()| TokenProperties::default())?)
+            }
         }
-        Ok(())
     }
 
     /// What decides about a guest, or about a quote alone, where a provider has set nothing.
@@ -120,11 +132,13 @@ impl Service {
         &self,
         guest: &VerifiedGuest,
         mut claims: Claims,
+        form: TokenProperties,
         mut course: Course<'_>,
     ) -> Result<AttestResponse, AttestError> {
         let signer = &course.provider.signer;
-        let jti = token_claims(&mut claims, signer.issuer(), course.now, TOKEN_LIFETIME);
-        let jwt = signer.sign(&claims, course.now, course.now + TOKEN_LIFETIME)?;
+        let form = TokenForm::of(form, TOKEN_LIFETIME, CertificateInHeader::None);
+        let jti = token_claims(&mut claims, signer.issuer(), course.now, form.lifetime);
+        let jwt = signer.sign_as(form, &claims, course.now)?;
         let token = seal::seal(&jwt, guest.encryption_key())?;
         let detail = &mut course.detail;
         detail["tokenId"] = json!(jti);

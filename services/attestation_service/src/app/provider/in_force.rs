@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use policy::language::{Claim, ClaimValue, Decision, Permit, Policy, PolicyError, policy_hash};
+use policy::language::{
+    Claim, ClaimValue, Decision, Permit, Policy, PolicyError, TokenProperties, policy_hash,
+};
 use public_api::Denial;
 use public_api::attestation::Claims;
+use public_api::attestation_policy::AttestationType;
 use serde_json::{Value, json};
 
+use super::quote_facts::QuoteFacts;
 use crate::app::platform_policy::{denial, unevaluated};
 
 /// A parsed policy that a provider's owner has set.
@@ -37,14 +41,32 @@ impl ProviderPolicy {
         Ok(Self { version, jws, hash: policy_hash(text), signer, policy: Policy::parse(text)? })
     }
 
-    /// Decides about claims, and adds what the policy issues to `claims`.
-    pub fn apply(&self, incoming: Vec<Claim>, claims: &mut Claims) -> Result<(), Box<Denial>> {
-        apply(&self.policy, incoming, claims).map(drop)?;
+    /// Decides about claims, adds what the policy issues to `claims`, and returns what it asks of the token's form.
+    pub fn apply(&self, incoming: Vec<Claim>, claims: &mut Claims) -> Result<TokenProperties, Box<Denial>> {
+        let permit = apply(&self.policy, incoming, claims)?;
+        self.describe(claims);
+        Ok(permit.token_properties())
+    }
+
+    /// The same for claims about a TPM's quote, of which the policy's configuration rules can ask more.
+    pub fn apply_to_quote(
+        &self,
+        kind: AttestationType,
+        incoming: Vec<Claim>,
+        claims: &mut Claims,
+    ) -> Result<TokenProperties, Box<Denial>> {
+        let quote = QuoteFacts::of(&incoming);
+        let permit = apply(&self.policy, incoming, claims)?;
+        quote.check(kind, &permit)?;
+        self.describe(claims);
+        Ok(permit.token_properties())
+    }
+
+    fn describe(&self, claims: &mut Claims) {
         claims.insert("x-ms-policy-hash".to_owned(), json!(self.hash));
         if let Some(signer) = &self.signer {
             claims.insert("x-ms-policy-signer".to_owned(), signer.clone());
         }
-        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod document;
 pub mod in_force;
+mod quote_facts;
 pub mod registry;
 
 use std::collections::BTreeMap;

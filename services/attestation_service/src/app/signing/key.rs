@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair as RsaKeyPair;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256};
@@ -11,17 +12,24 @@ use public_api::encoding::{to_base64, to_base64url};
 use public_api::jwk::Jwk;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize};
 use rustls_pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
 use token_verifier::rsa::PublicParts;
 
-use super::SignerError;
+use super::{CertificateInHeader, SignerError};
 use crate::app::secret_file;
 
 /// A key that can sign, and what is published of it.
 pub struct SigningKey {
     secret: Secret,
-    /// The protected header of its tokens, in base64url.
-    header: String,
+    headers: Headers,
     jwk: Jwk,
+}
+
+/// The protected headers of its tokens, in base64url.
+struct Headers {
+    plain: String,
+    with_certificate: String,
+    with_digest: String,
 }
 
 enum Secret {
@@ -84,10 +92,8 @@ impl SigningKey {
             rustls_pki_types::CertificateDer::from_pem_slice(&stored).map_err(|_| SignerError::Stored)?;
         check_certificate(&certificate, issuer, secret.public_key())?;
         let jwk = public_jwk(&certificate, secret.public_key(), algorithm)?;
-        let header = serde_json::json!({
-            "alg": algorithm.name(), "jku": format!("{issuer}/certs"), "kid": kid(&certificate), "typ": "JWT",
-        });
-        Ok(Self { secret, header: to_base64url(header.to_string().as_bytes()), jwk })
+        let headers = Headers::of(algorithm, issuer, &certificate);
+        Ok(Self { secret, headers, jwk })
     }
 
     /// What is published of it.
@@ -96,15 +102,44 @@ impl SigningKey {
     }
 
     /// A compact JWS (RFC 7515 section 3.1) over a JSON text.
-    pub fn sign(&self, payload: &[u8]) -> Result<String, SignerError> {
-        let mut token = String::with_capacity(self.header.len() + payload.len() * 4 / 3 + 360);
-        token.push_str(&self.header);
+    pub fn sign(&self, certificate: CertificateInHeader, payload: &[u8]) -> Result<String, SignerError> {
+        let header = self.headers.with(certificate);
+        let mut token = String::with_capacity(header.len() + payload.len() * 4 / 3 + 360);
+        token.push_str(header);
         token.push('.');
         public_api::encoding::push_base64url(payload, &mut token);
         let signature = self.secret.sign(token.as_bytes()).map_err(|_| SignerError::Sign)?;
         token.push('.');
         public_api::encoding::push_base64url(&signature, &mut token);
         Ok(token)
+    }
+}
+
+impl Headers {
+    fn of(algorithm: TokenAlgorithm, issuer: &str, certificate: &[u8]) -> Self {
+        let with = |more: Value| {
+            let mut header = json!({
+                "alg": algorithm.name(), "jku": format!("{issuer}/certs"), "kid": kid(certificate), "typ": "JWT",
+            });
+            for (name, value) in more.as_object().into_iter().flatten() {
+                header[name] = value.clone();
+            }
+            to_base64url(header.to_string().as_bytes())
+        };
+        let digest = |algorithm| to_base64url(digest(algorithm, certificate).as_ref());
+        Self {
+            plain: with(json!({})),
+            with_certificate: with(json!({"x5c": [to_base64(certificate)]})),
+            with_digest: with(json!({"x5t": digest(&SHA1_FOR_LEGACY_USE_ONLY), "x5t#S256": digest(&SHA256)})),
+        }
+    }
+
+    fn with(&self, certificate: CertificateInHeader) -> &str {
+        match certificate {
+            CertificateInHeader::None => &self.plain,
+            CertificateInHeader::Whole => &self.with_certificate,
+            CertificateInHeader::Digest => &self.with_digest,
+        }
     }
 }
 
@@ -144,7 +179,7 @@ impl Secret {
 
 /// Azure's key ids are 44 characters of standard base64; ours are the SHA-256 of the signing certificate.
 fn kid(certificate: &[u8]) -> String {
-    to_base64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate).as_ref())
+    to_base64(digest(&SHA256, certificate).as_ref())
 }
 
 fn check_certificate(der: &[u8], issuer: &str, public_key: &[u8]) -> Result<(), SignerError> {

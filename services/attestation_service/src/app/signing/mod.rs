@@ -6,6 +6,7 @@ mod schedule;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use policy::language::TokenProperties;
 use public_api::attestation::Claims;
 use public_api::attestation_policy::TokenAlgorithm;
 use public_api::jwk::JwkSet;
@@ -54,6 +55,35 @@ pub struct Signer {
     keys: RwLock<Arc<Vec<Held>>>,
     /// Held by whoever changes files.
     changing: Mutex<()>,
+}
+
+/// How a token's header shows the signing certificate, beside the key's id (RFC 7515 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateInHeader {
+    /// By the key's id and the key set's address (`kid`, `jku`) alone.
+    None,
+    /// Whole (`x5c`).
+    Whole,
+    /// By its digests (`x5t`, `x5t#S256`).
+    Digest,
+}
+
+/// What a policy can ask of a token beside its claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenForm {
+    /// Seconds.
+    pub lifetime: i64,
+    /// In the header.
+    pub certificate: CertificateInHeader,
+}
+
+impl TokenForm {
+    /// A policy's wishes over what is usual for the kind of evidence.
+    pub fn of(wishes: TokenProperties, usual: i64, certificate: CertificateInHeader) -> Self {
+        let lifetime = wishes.report_validity_in_minutes.map_or(usual, |minutes| i64::from(minutes) * 60);
+        let certificate = if wishes.omit_x5c { CertificateInHeader::Digest } else { certificate };
+        Self { lifetime, certificate }
+    }
 }
 
 /// A key with its record.
@@ -118,11 +148,18 @@ impl Signer {
 
     /// A signed compact JWS over the claims, which hold until `expires`.
     pub fn sign(&self, claims: &Claims, now: i64, expires: i64) -> Result<String, SignerError> {
+        let form = TokenForm { lifetime: expires - now, certificate: CertificateInHeader::None };
+        self.sign_as(form, claims, now)
+    }
+
+    /// The same in the form that a policy asks for.
+    pub fn sign_as(&self, form: TokenForm, claims: &Claims, now: i64) -> Result<String, SignerError> {
+        let expires = now + form.lifetime;
         let held = self.active(now).ok_or(SignerError::Stored)?;
         if held.record.covers_until < expires {
             self.cover(held.record.number, expires + COVER_STEP)?;
         }
-        held.key.sign(&serde_json::to_vec(claims)?)
+        held.key.sign(form.certificate, &serde_json::to_vec(claims)?)
     }
 
     /// Makes a new key, which signs from `active_from` on (Unix seconds). Returns its id.

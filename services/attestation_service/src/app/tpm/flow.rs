@@ -21,6 +21,7 @@ use crate::app::azure_guest::{policy_evidence, refusal};
 use crate::app::claims::NonceSource;
 use crate::app::nonce::{self, Origin, OwnNonce};
 use crate::app::provider::Provider;
+use crate::app::signing::{CertificateInHeader, TokenForm};
 use crate::store::Record;
 
 /// How long a token holds, in seconds: a day, the protocol's default `report_validity_in_minutes`.
@@ -71,20 +72,22 @@ impl Service {
             Ok(Verified { mut claims, raw, own }) => {
                 if self.store.use_nonce(&own.text, own.expires_on, now).await? {
                     let raw = || raw.clone();
-                    self.apply_policies(AttestationType::Tpm, &mut claims, raw, &mut course).map(|()| claims)
+                    let form = self.apply_policies(AttestationType::Tpm, &mut claims, raw, &mut course);
+                    form.map(|form| (claims, form))
                 } else {
                     Err(nonce::replayed().into())
                 }
             }
             Err(denial) => Err(denial.into()),
         };
-        let mut claims = match decided {
-            Ok(claims) => claims,
+        let (mut claims, form) = match decided {
+            Ok(decided) => decided,
             Err(AttestError::Denied(denial)) => return Err(self.refuse(denial, course).await),
             Err(error) => return Err(error),
         };
-        let jti = token_claims(&mut claims, provider.signer.issuer(), now, LIFETIME);
-        let token = provider.signer.sign(&claims, now, now + LIFETIME)?;
+        let form = TokenForm::of(form, LIFETIME, CertificateInHeader::Whole);
+        let jti = token_claims(&mut claims, provider.signer.issuer(), now, form.lifetime);
+        let token = provider.signer.sign_as(form, &claims, now)?;
         let Course { subject, mut detail, changes, .. } = course;
         detail["tokenId"] = json!(jti);
         detail["policyHash"] = claims.get("x-ms-policy-hash").cloned().unwrap_or_default();
