@@ -1,5 +1,6 @@
 //! Verbs and decisions: no HTTP, no SQL.
 
+pub mod attestation_providers;
 pub mod body;
 pub mod disks;
 pub mod encryption_sets;
