@@ -12,6 +12,7 @@ pub mod names;
 pub mod observation;
 pub mod operations;
 pub mod power;
+pub mod provider_properties;
 pub mod refusal;
 pub mod sizes;
 pub mod state;
