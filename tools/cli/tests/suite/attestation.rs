@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::platform::Platform;
 
 const ONE: &str = "version=1.0; authorizationrules { => permit(); };\n";
-const TWO: &str = "version=1.0; authorizationrules { [type==\"x-ms-sevsnpvm-vmpl\", value==0] => permit(); };\n";
+const TWO: &str =
+    "version=1.0; authorizationrules { [type==\"x-ms-sevsnpvm-vmpl\", value==0] => permit(); };\n";
 
 /// A key and its certificate in files, named after `name`.
 fn signer(platform: &Platform, name: &str, key: &KeyPair) -> [String; 2] {
@@ -72,7 +73,8 @@ fn an_isolated_provider_is_administered_by_its_signers() {
     let of = ["--provider", "team-b"];
     let (code, said) = platform.fails("operator", &[&["policy", "set", &one], &of[..]].concat());
     assert_eq!(code, 3, "{said}");
-    for part in ["PolicyNotSigned", "expected a policy signed by", "found no signature", "rule: ", "\nhint: "] {
+    for part in ["PolicyNotSigned", "expected a policy signed by", "found no signature", "rule: ", "\nhint: "]
+    {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     let signed = ["--signed-by", &key, "--certificate", &certificate];
@@ -80,7 +82,10 @@ fn an_isolated_provider_is_administered_by_its_signers() {
     assert!(set["x-ms-policy-signer"].is_object(), "{set}");
     let added = platform.json(&[&["signer", "add", &second], &signed[..], &of[..]].concat());
     assert_eq!(added["x-ms-policycertificates-result"], "IsPresent");
-    assert_eq!(platform.json(&["signer", "list", "--provider", "team-b"])["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        platform.json(&["signer", "list", "--provider", "team-b"])["keys"].as_array().unwrap().len(),
+        2
+    );
     let signed = ["--signed-by", &second_key, "--certificate", &second];
     platform.casemate(&[&["signer", "remove", &certificate], &signed[..], &of[..]].concat());
     platform.casemate(&[&["policy", "reset"], &signed[..], &of[..]].concat());

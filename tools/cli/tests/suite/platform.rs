@@ -67,7 +67,8 @@ impl Platform {
             let text = profile(directory.path(), ports, tenant, subscription, client);
             std::fs::write(folder.join("profile.toml"), text).unwrap();
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let control = control_plane::config::Config::load(&control).unwrap();
         let started = control_plane::start(control, Arc::new(control_plane::reconcile::FaultPlan));
         let running = Some(runtime.block_on(started).unwrap());
