@@ -68,6 +68,27 @@ impl TokenAlgorithm {
     }
 }
 
+/// Whether attesting with a TPM's quote alone needs a bearer token (`tpmAttestationAuthentication`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TpmAttestationAuthentication {
+    /// Anybody may.
+    #[default]
+    Disabled,
+    /// Whoever may read the provider.
+    Enabled,
+}
+
+/// The Resource Manager resource that a provider belongs to: whoever may read or change the resource may read or change the
+/// provider's policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProviderResource {
+    /// `/subscriptions/{guid}/resourceGroups/{group}/providers/Microsoft.Attestation/attestationProviders/{name}`.
+    pub id: String,
+    /// GUID of this life of the name: a resource that is made again is another one.
+    pub incarnation: String,
+}
+
 /// Body of `PUT /providers/{name}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -81,6 +102,12 @@ pub struct ProviderSettings {
     /// Algorithm of new tokens.
     #[serde(default)]
     pub token_algorithm: TokenAlgorithm,
+    /// See [`TpmAttestationAuthentication`].
+    #[serde(default)]
+    pub tpm_attestation_authentication: TpmAttestationAuthentication,
+    /// None where an administrator of the service made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ProviderResource>,
 }
 
 /// Answer of the provider routes.
@@ -95,6 +122,11 @@ pub struct ProviderView {
     pub trust_model: TrustModel,
     /// Algorithm of new tokens.
     pub token_algorithm: TokenAlgorithm,
+    /// See [`TpmAttestationAuthentication`].
+    pub tpm_attestation_authentication: TpmAttestationAuthentication,
+    /// See [`ProviderSettings::resource`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ProviderResource>,
     /// Unix seconds.
     pub created_on: i64,
 }

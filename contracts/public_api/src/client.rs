@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::Denial;
 use crate::attestation::{AttestResponse, AttestSevSnpVmRequest, NonceResponse};
 use crate::attestation_keys::{AttestationKeyCertificateRequest, AttestationKeyCertificateResponse};
+use crate::attestation_policy::{ProviderSettings, ProviderView};
 use crate::decision_log::Entry;
 use crate::denial::ErrorBody;
 use crate::jwk::JwkSet;
@@ -123,6 +124,38 @@ impl Connection {
         if response.status().is_success() { Ok(response) } else { Err(self.failure(response).await) }
     }
 
+    /// Sends a body that is no JSON, such as a JWS, and returns status, headers and body of a success.
+    pub async fn send_text(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: &str,
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).body(body.to_owned());
+        if let Some(token) = &self.bearer {
+            request = request.bearer_auth(token);
+        }
+        let request = request.header("content-type", "text/plain");
+        let response = request.send().await.map_err(|source| self.transport(source))?;
+        if response.status().is_success() { Ok(response) } else { Err(self.failure(response).await) }
+    }
+
+    /// `GET` that answers a text.
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let response = self.send(reqwest::Method::GET, path, None).await?;
+        response.text().await.map_err(|source| self.transport(source))
+    }
+
+    /// A text that answers JSON.
+    pub async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: &str,
+    ) -> Result<T, ClientError> {
+        self.json(self.send_text(method, path, body).await?).await
+    }
+
     /// `GET` that answers JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(self.send(reqwest::Method::GET, path, None).await?).await
@@ -213,6 +246,27 @@ impl AttestationClient {
     /// The certificates under which tokens verify.
     pub async fn certs(&self) -> Result<JwkSet, ClientError> {
         self.0.get("/certs").await
+    }
+
+    /// Makes a provider; the same settings again change nothing.
+    pub async fn put_provider(
+        &self,
+        name: &str,
+        settings: &ProviderSettings,
+    ) -> Result<ProviderView, ClientError> {
+        let body = serde_json::to_value(settings).expect("messages have only string keys");
+        let response = self.0.send(reqwest::Method::PUT, &format!("/providers/{name}"), Some(&body)).await?;
+        self.0.json(response).await
+    }
+
+    /// A provider, `default` for the one at the root.
+    pub async fn provider(&self, name: &str) -> Result<ProviderView, ClientError> {
+        self.0.get(&format!("/providers/{name}")).await
+    }
+
+    /// Removes a provider with its policies, signers and signing keys.
+    pub async fn remove_provider(&self, name: &str) -> Result<(), ClientError> {
+        self.0.send(reqwest::Method::DELETE, &format!("/providers/{name}"), None).await.map(drop)
     }
 
     /// Entries of the decision log after `sequence` (a bearer token is needed).

@@ -3,6 +3,7 @@
 //! What it is: shapes, units and spellings, with the document each was taken from. What it is not: business rules,
 //! storage, trust decisions. The typed client stands behind the feature `client`.
 
+pub mod assignment;
 pub mod attestation;
 pub mod attestation_keys;
 pub mod attestation_policy;

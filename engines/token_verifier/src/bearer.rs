@@ -1,5 +1,7 @@
 //! Who calls: bearer tokens for one resource (RFC 6750), with the caller's id and app roles.
 
+use public_api::assignment::{ASSIGNMENTS, Assignment};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::verify::{Issuer, TokenError, VerifiedToken, missing, shown, verify};
@@ -10,11 +12,19 @@ use crate::{Refusal, refusal};
 pub struct Bearer {
     /// `appid`, or `sub`.
     pub id: String,
-    /// `roles`, as the token states them.
+    /// `roles`, as the token states them: what the application may do everywhere.
     pub roles: Vec<String>,
+    /// What it may do to some resources.
+    pub assignments: Vec<Assignment>,
 }
 
 impl Bearer {
+    /// Whether the caller has one of `accepted` over the resource.
+    pub fn is_assigned(&self, accepted: &[&str], resource: &str) -> bool {
+        let grants = |one: &Assignment| accepted.contains(&one.role.as_str()) && one.covers(resource);
+        self.assignments.iter().any(grants)
+    }
+
     /// Passes if the caller has one of `accepted`; `permission` names what they are needed for.
     pub fn require_role(&self, accepted: &[&str], permission: &str) -> Result<(), Refusal> {
         if self.roles.iter().any(|role| accepted.contains(&role.as_str())) {
@@ -26,26 +36,33 @@ impl Bearer {
     }
 }
 
-/// Verifies bearer tokens of one issuer for one audience.
+/// Verifies bearer tokens of one issuer or some for one audience.
 pub struct BearerVerifier {
-    issuer: [Issuer; 1],
+    issuers: Vec<Issuer>,
     audiences: Vec<String>,
 }
 
 impl BearerVerifier {
     /// One issuer, and the spellings of the resource.
     pub fn new(issuer: Issuer, audiences: Vec<String>) -> Self {
-        Self { issuer: [issuer], audiences }
+        Self { issuers: vec![issuer], audiences }
+    }
+
+    /// Another issuer whose tokens count as well: a further tenant.
+    #[must_use]
+    pub fn with_issuer(mut self, issuer: Issuer) -> Self {
+        self.issuers.push(issuer);
+        self
     }
 
     /// Checks a bearer token at the time `now` (Unix seconds).
     pub async fn verify(&self, token: &str, now: i64) -> Result<Bearer, TokenError> {
-        let token = verify(&self.issuer, token, now, None).await?;
+        let token = verify(&self.issuers, token, now, None).await?;
         self.check_audience(&token)?;
         let roles = strings(token.claims().get("roles"));
         let id =
             token.text("appid").or(token.text("sub")).ok_or_else(|| missing("appid", "the caller's id"))?;
-        Ok(Bearer { id: shown(id), roles })
+        Ok(Bearer { id: shown(id), roles, assignments: assignments(token.claims().get(ASSIGNMENTS)) })
     }
 
     fn check_audience(&self, token: &VerifiedToken) -> Result<(), Refusal> {
@@ -72,7 +89,38 @@ pub fn token_of(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// What is not an assignment grants nothing.
+fn assignments(value: Option<&Value>) -> Vec<Assignment> {
+    let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(|one| Assignment::deserialize(one).ok()).collect()
+}
+
 fn strings(value: Option<&Value>) -> Vec<String> {
     let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PROVIDER: &str =
+        "/subscriptions/aa/resourceGroups/rg/providers/Microsoft.Attestation/attestationProviders/mine";
+
+    #[test]
+    fn what_is_no_assignment_grants_nothing() {
+        let claim = json!([
+            {"role": "Contributor"}, "Contributor", {"role": "Contributor", "scope": 1},
+            {"role": "Contributor", "scope": "/subscriptions/aa", "condition": "never"},
+        ]);
+        assert_eq!(assignments(Some(&claim)), []);
+        assert_eq!(assignments(Some(&json!("all"))), []);
+        let claim = json!([{"role": "Reader", "scope": "/subscriptions/aa"}]);
+        let bearer =
+            Bearer { id: "me".to_owned(), roles: Vec::new(), assignments: assignments(Some(&claim)) };
+        assert!(bearer.is_assigned(&["Reader", "Contributor"], PROVIDER));
+        assert!(!bearer.is_assigned(&["Contributor"], PROVIDER));
+    }
 }

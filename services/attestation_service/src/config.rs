@@ -91,6 +91,9 @@ fn kds_timeout_ms() -> u64 {
 pub struct CallersConfig {
     /// `iss` of access tokens.
     pub issuer: String,
+    /// `iss` of further tenants' tokens, under the same keys.
+    #[serde(default)]
+    pub further_issuers: Vec<String>,
     /// `aud` of access tokens: any of these. The first one is told to clients.
     pub audiences: Vec<String>,
     /// Where clients get tokens, for the challenge of an answer 401.

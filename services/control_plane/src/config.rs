@@ -39,6 +39,9 @@ pub struct Config {
     pub trust_bundle: PathBuf,
     /// Base URL of the attestation service, as its tokens' issuer names it.
     pub attestation_url: String,
+    /// Audience of the control plane's own tokens for it.
+    #[serde(default = "default_attestation_audience")]
+    pub attestation_audience: String,
     /// The key service.
     pub keys: Keys,
     /// The host interface.
@@ -158,6 +161,10 @@ pub enum Access {
     /// Read and change.
     #[default]
     Write,
+}
+
+fn default_attestation_audience() -> String {
+    "https://attest.azure.net".to_owned()
 }
 
 fn default_host_timeout() -> u32 {
@@ -319,6 +326,7 @@ mod tests {
         assert_eq!(explicit.hosts.placement_timeout_seconds, config.hosts.placement_timeout_seconds);
         assert_eq!(explicit.identity.token_lifetime_seconds, config.identity.token_lifetime_seconds);
         assert_eq!(explicit.identity.client[0].access, config.identity.client[0].access);
+        assert_eq!(explicit.attestation_audience, config.attestation_audience);
         assert_eq!(explicit.allow_development_roots, config.allow_development_roots);
         assert_eq!(
             explicit.serial_log_path("A-B", "n").unwrap(),

@@ -26,6 +26,7 @@ use crate::app::ControlPlane;
 use crate::app::images::Catalogue;
 use crate::config::{Config, ConfigError, read_text};
 use crate::identity::{Directory, SigningKey, SigningKeyError, TokenAuthority, load_secret};
+use crate::reconcile::attestation_service::AttestationService;
 use crate::reconcile::key_service::KeyService;
 use crate::reconcile::{FaultPlan, Probe, Reconcilers};
 use crate::store::{Store, StoreError};
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The key service's client.
     #[error("the key service's client cannot be set up: {0}")]
     KeyService(String),
+    /// The attestation service's client.
+    #[error("the attestation service's client cannot be set up: {0}")]
+    AttestationService(String),
 }
 
 /// A running control plane.
@@ -113,6 +117,8 @@ pub async fn start(config: Config, probe: Arc<dyn Probe>) -> Result<Running, Sta
     let app = Arc::new(assemble(config).await?);
     let keys = KeyService::new(&app.config.keys, app.tokens.clone(), app.directory.home())
         .map_err(|error| StartError::KeyService(chain(&*error)))?;
+    let attestation =
+        AttestationService::new(&app).map_err(|error| StartError::AttestationService(chain(&error)))?;
     let public = listen(app.config.listen)?;
     let hosts = listen(app.config.hosts.listen)?;
     let public_tls = http::public_server(&app.config.tls_certificate, &app.config.tls_key)?;
@@ -121,7 +127,7 @@ pub async fn start(config: Config, probe: Arc<dyn Probe>) -> Result<Running, Sta
     let handles = [Handle::new(), Handle::new()];
     let addresses = [address(&public)?, address(&hosts)?];
     info!(public = %addresses[0], hosts = %addresses[1], "listening");
-    let reconcilers = Reconcilers { app: app.clone(), keys, probe };
+    let reconcilers = Reconcilers { app: app.clone(), keys, attestation, probe };
     let tasks = vec![
         tokio::spawn(serve("public", public, public_tls, handles[0].clone(), http::router(app.clone()))),
         tokio::spawn(serve("host", hosts, host_tls, handles[1].clone(), http::host_router(app.clone()))),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use public_api::client::{ClientError, Connection};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::printer::Progress;
 
@@ -47,6 +47,11 @@ impl Arm {
         format!("{}/providers/Microsoft.Compute/virtualMachines/{name}", self.group(group))
     }
 
+    /// Path of an attestation provider.
+    pub fn attestation_provider(&self, group: &str, name: &str) -> String {
+        format!("{}/providers/Microsoft.Attestation/attestationProviders/{name}", self.group(group))
+    }
+
     /// Path of a provider's collection in the whole subscription.
     pub fn all(&self, kind: &str) -> String {
         format!("/subscriptions/{}/providers/{kind}", self.subscription)
@@ -61,6 +66,17 @@ impl Arm {
     pub async fn list(&self, path: &str) -> Result<Vec<Value>> {
         let answer = self.get(path).await?;
         Ok(answer["value"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// `PUT` that is answered at once.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        let response = self.connection.send(Method::PUT, &versioned(path), Some(body)).await?;
+        response.json().await.context("reading the answer")
+    }
+
+    /// Makes a resource group if it does not exist.
+    pub async fn ensure_group(&self, group: &str, location: &str) -> Result<()> {
+        self.put(&self.group(group), &json!({"location": location})).await.map(drop)
     }
 
     /// `PUT`, `POST` or `DELETE`; returns the URL to poll if the work goes on.

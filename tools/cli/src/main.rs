@@ -46,6 +46,9 @@ enum Command {
     Vm(commands::vm::Command),
     /// Verify an evidence bundle without asking anyone.
     Verify(commands::verify::Arguments),
+    /// The attestation service: providers, policies, signers, collateral, patch levels, reference values.
+    #[command(subcommand)]
+    Attestation(commands::attestation::Command),
     /// Keys of the key service.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -82,6 +85,7 @@ fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<()> {
             Command::Image(image) => commands::image::run(image, &data_dir, printer).await,
             Command::Vm(vm) => commands::vm::run(vm, &data_dir, printer).await,
             Command::Verify(verify) => commands::verify::run(&verify, &data_dir, printer),
+            Command::Attestation(command) => commands::attestation::run(command, &data_dir, printer).await,
             Command::Key(key) => commands::key::run(key, &data_dir, printer).await,
             Command::Log(log) => commands::log::run(&log, &data_dir, printer).await,
             Command::Supervise => unreachable!("handled above, outside of the async runtime"),

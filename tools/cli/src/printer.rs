@@ -43,6 +43,14 @@ impl Printer {
         self.result(value, &[], rows);
     }
 
+    /// A text of several lines as it is, or the JSON.
+    pub fn text(&self, value: &Value, text: &str) {
+        match self.format {
+            Format::Json => self.data(&serde_json::to_string_pretty(value).expect("a value is JSON")),
+            Format::Table => self.data(text),
+        }
+    }
+
     /// A line of data on standard output.
     #[allow(clippy::unused_self, reason = "output goes through the printer, whatever the format")]
     pub fn data(&self, text: &str) {

@@ -1,4 +1,8 @@
 //! Integration tests of `casemate`, one file a feature.
 
+#[path = "suite/attestation.rs"]
+mod attestation;
 #[path = "suite/image_import.rs"]
 mod image_import;
+#[path = "suite/platform.rs"]
+mod platform;

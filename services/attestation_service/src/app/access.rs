@@ -1,5 +1,8 @@
-//! Who may read and change policies, providers and the log: bearer tokens of one issuer, and administrators whose token's
-//! hash stands in the configuration, for a service that runs apart from everything else.
+//! Who may read and change policies, providers and the log: bearer tokens of the configured issuers, and administrators whose
+//! token's hash stands in the configuration, for a service that runs apart from everything else.
+//!
+//! An app role holds for the whole service. A role over the Resource Manager resource that a provider belongs to holds for that
+//! provider's policies, signers and keys, and for nothing else.
 //!
 //! Attesting needs no identity: evidence speaks for itself.
 
@@ -28,6 +31,15 @@ impl Permission {
         match self {
             Self::Read => &[READER, CONTRIBUTOR],
             Self::Change => &[CONTRIBUTOR],
+        }
+    }
+
+    /// Roles over a resource. Source: Azure's built-in roles `Owner`, `Contributor` and `Reader` include what the two
+    /// attestation roles permit.
+    fn resource_roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Read => &["Owner", "Contributor", "Reader", READER, CONTRIBUTOR],
+            Self::Change => &["Owner", "Contributor", CONTRIBUTOR],
         }
     }
 }
@@ -78,10 +90,17 @@ impl Access {
         };
         if let Some(callers) = callers {
             let source = callers.source()?;
-            let keys =
-                Jwks::new(&source).map_err(|error| ConfigError::value("callers.ca", crate::chain(&error)))?;
-            let issuer = Issuer::new(&callers.issuer, keys);
-            access.tokens = Some(BearerVerifier::new(issuer, callers.audiences.clone()));
+            let issuer = |name: &String| {
+                let keys = Jwks::new(&source);
+                let keys = keys.map_err(|error| ConfigError::value("callers.ca", crate::chain(&error)))?;
+                Ok::<_, ConfigError>(Issuer::new(name, keys))
+            };
+            let first = BearerVerifier::new(issuer(&callers.issuer)?, callers.audiences.clone());
+            let all = callers
+                .further_issuers
+                .iter()
+                .try_fold(first, |tokens, name| Ok::<_, ConfigError>(tokens.with_issuer(issuer(name)?)))?;
+            access.tokens = Some(all);
             access.challenge = Some(challenge(callers));
         }
         Ok(access)
@@ -92,11 +111,13 @@ impl Access {
         self.challenge.as_deref().unwrap_or("Bearer")
     }
 
-    /// Lets a caller in who has the permission; returns the caller's id.
+    /// Lets a caller in who has the permission over the whole service, or over `resource` if what is asked for belongs to
+    /// one; returns the caller's id. A refusal does not tell the resource.
     pub async fn require(
         &self,
         token: Option<&str>,
         permission: Permission,
+        resource: Option<&str>,
         now: i64,
     ) -> Result<String, AccessError> {
         let token = token.ok_or(AccessError::NoToken)?;
@@ -104,6 +125,9 @@ impl Access {
             Some(caller) => caller.clone(),
             None => self.verified(token, now).await?,
         };
+        if resource.is_some_and(|resource| caller.is_assigned(permission.resource_roles(), resource)) {
+            return Ok(caller.id);
+        }
         let rule = format!("the {permission:?} permission of the attestation provider");
         caller.require_role(permission.roles(), &rule).map_err(AccessError::Forbidden)?;
         Ok(caller.id)
@@ -155,7 +179,7 @@ fn administrator(config: &AdministratorConfig) -> Result<Administrator, ConfigEr
     }
     Ok(Administrator {
         token_sha256: hash.try_into().map_err(|_| wrong())?,
-        bearer: Bearer { id: config.name.clone(), roles: config.roles.clone() },
+        bearer: Bearer { id: config.name.clone(), roles: config.roles.clone(), assignments: Vec::new() },
     })
 }
 

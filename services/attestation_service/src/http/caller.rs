@@ -39,16 +39,20 @@ fn find(providers: &Registry, parts: &Parts) -> Result<Arc<Provider>, Failure> {
     }
 }
 
-/// The id of a caller who may read.
-pub struct Reader(pub String);
-/// The id of a caller who may change.
+/// A caller who may read everything of this service, whichever provider the path names.
+pub struct Reader(pub ());
+/// The id of a caller who may change everything of this service, whichever provider the path names.
 pub struct Contributor(pub String);
+/// The id of a caller who may read what is the named provider's own.
+pub struct ProviderReader(pub String);
+/// The id of a caller who may change what is the named provider's own.
+pub struct ProviderContributor(pub String);
 
 impl FromRequestParts<Arc<Service>> for Reader {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
-        require(parts, service, Permission::Read).await.map(Reader)
+        require(parts, service, Permission::Read, None).await.map(|_| Reader(()))
     }
 }
 
@@ -56,14 +60,45 @@ impl FromRequestParts<Arc<Service>> for Contributor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
-        require(parts, service, Permission::Change).await.map(Contributor)
+        require(parts, service, Permission::Change, None).await.map(Contributor)
     }
 }
 
-async fn require(parts: &Parts, service: &Service, permission: Permission) -> Result<String, Response> {
+impl FromRequestParts<Arc<Service>> for ProviderReader {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
+        require_of_provider(parts, service, Permission::Read).await.map(ProviderReader)
+    }
+}
+
+impl FromRequestParts<Arc<Service>> for ProviderContributor {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
+        require_of_provider(parts, service, Permission::Change).await.map(ProviderContributor)
+    }
+}
+
+async fn require_of_provider(
+    parts: &Parts,
+    service: &Service,
+    permission: Permission,
+) -> Result<String, Response> {
+    let provider = find(&service.providers, parts).map_err(|failure| failure.into_response())?;
+    let resource = provider.settings().resource.as_ref().map(|resource| resource.id.as_str());
+    require(parts, service, permission, resource).await
+}
+
+async fn require(
+    parts: &Parts,
+    service: &Service,
+    permission: Permission,
+    resource: Option<&str>,
+) -> Result<String, Response> {
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(token_verifier::bearer::token_of);
-    let entrance = service.access.require(token, permission, super::now()).await;
+    let entrance = service.access.require(token, permission, resource, super::now()).await;
     entrance.map_err(|error| refused(service, error))
 }
 

@@ -12,7 +12,7 @@ use public_api::attestation_policy::{AttestationType, PolicyDifference, PolicyVe
 use serde::Deserialize;
 
 use super::attest::not_supported_type;
-use super::caller::{Contributor, Of, Reader};
+use super::caller::{Of, ProviderContributor as Contributor, ProviderReader as Reader};
 use super::error::{Failure, failure};
 use crate::app::attest::Service;
 use crate::app::policies::{ChangeRequest, Introduction};

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use public_api::attestation_policy::{ProviderSettings, ProviderView};
 use public_api::jwk::JwkSet;
 
-use super::caller::{Contributor, Of, Reader};
+use super::caller::{Contributor, Of, ProviderContributor, Reader};
 use super::error::{Failure, failure, fault, unread_body};
 use crate::app::attest::Service;
 use crate::app::signing::PUBLISHED_AHEAD;
@@ -59,7 +59,7 @@ pub async fn delete(
 pub async fn rotate_signing_key(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
-    Contributor(caller): Contributor,
+    ProviderContributor(caller): ProviderContributor,
 ) -> Result<Json<JwkSet>, Failure> {
     let now = super::now();
     let rotated = service.rotate_signing_key(&provider, &caller, now, now + PUBLISHED_AHEAD).await;

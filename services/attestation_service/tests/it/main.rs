@@ -19,5 +19,6 @@ mod references;
 mod requests;
 mod revocation;
 mod support;
+mod tenants;
 mod tokens;
 mod tpm;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::names::{self, GROUP};
+use super::names::{self, ATTESTATION_PROVIDER, GROUP};
 use super::operations::{self, Begun};
 use super::refusal::{Kind, Refusal};
 use super::{ControlPlane, now_millis};
@@ -76,6 +76,11 @@ pub async fn delete(
     for vm in tx.vms().await? {
         if vm.resource.group_key == key && (force || !vm.resource.deleted) {
             super::vms::mark_vm_deleted(&mut tx, &vm, force, now).await?;
+        }
+    }
+    for resource in tx.resources_in(&key).await? {
+        if resource.kind == ATTESTATION_PROVIDER && !resource.deleted {
+            tx.mark_deleted(&resource, now).await?;
         }
     }
     let begun = operations::begin(&mut tx, &group, generation, Verb::Delete, now).await?;

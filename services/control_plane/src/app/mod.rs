@@ -1,5 +1,6 @@
 //! Verbs and decisions: no HTTP, no SQL.
 
+pub mod attestation_providers;
 pub mod body;
 pub mod disks;
 pub mod encryption_sets;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod observation;
 pub mod operations;
 pub mod power;
+pub mod provider_properties;
 pub mod refusal;
 pub mod sizes;
 pub mod state;

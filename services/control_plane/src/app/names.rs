@@ -13,6 +13,8 @@ pub const DISK: &str = "microsoft.compute/disks";
 pub const DES: &str = "microsoft.compute/diskencryptionsets";
 /// Type of images.
 pub const IMAGE: &str = "microsoft.compute/images";
+/// Type of attestation providers.
+pub const ATTESTATION_PROVIDER: &str = "microsoft.attestation/attestationproviders";
 /// Type of network interfaces.
 pub const NIC: &str = "microsoft.network/networkinterfaces";
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{App, Call, path, reply};
 use crate::app::now_seconds;
 use crate::app::refusal::Refusal;
+use crate::identity::Directory;
 
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`. `common` and `organizations` are asked for at sign-out.
 pub async fn discovery(app: App, call: Call) -> Result<Response, Refusal> {
@@ -70,8 +71,10 @@ fn grant(app: &App, call: &Call) -> Result<Response, OauthError> {
         error(StatusCode::UNAUTHORIZED, "invalid_client", 7_000_215, &text)
     })?;
     let lifetime = i64::from(app.config.identity.token_lifetime_seconds);
-    let token =
-        app.tokens.mint(&tenant.id, &client.client_id, &audience, &client.roles, now_seconds(), lifetime);
+    let (id, roles) = (&client.client_id, &client.roles);
+    let mut claims = app.tokens.claims(&tenant.id, id, &audience, roles, now_seconds(), lifetime);
+    claims.assignments = Directory::assignments(client);
+    let token = app.tokens.sign(&claims);
     tracing::info!(client = %client.client_id, tenant = %tenant.id, audience = %audience, "token issued");
     Ok(reply::ok(&json!({
         "token_type": "Bearer",

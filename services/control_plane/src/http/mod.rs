@@ -1,5 +1,6 @@
 //! The two HTTPS interfaces: the public one, which speaks Resource Manager, and the one for hosts.
 
+mod attestation_providers;
 mod boot_log;
 mod disks;
 mod encryption_sets;
@@ -15,6 +16,7 @@ mod network;
 mod operations;
 mod path;
 mod reply;
+mod resource_providers;
 pub mod routes;
 mod sizes;
 mod subscriptions;

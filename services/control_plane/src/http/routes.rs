@@ -9,8 +9,9 @@ use axum::response::Response;
 use super::path::Parameters;
 use super::versions::Api;
 use super::{
-    App, Call, boot_log, disks, encryption_sets, groups, health, image_names, images, inventory, login,
-    metadata, network, operations, path, sizes, subscriptions, virtual_machines as vms,
+    App, Call, attestation_providers as attestation, boot_log, disks, encryption_sets, groups, health,
+    image_names, images, inventory, login, metadata, network, operations, path, resource_providers, sizes,
+    subscriptions, virtual_machines as vms,
 };
 use crate::app::refusal::{Kind, Refusal};
 use crate::config::Access;
@@ -128,6 +129,16 @@ macro_rules! publishers {
         concat!("/subscriptions/{sub}/providers/Microsoft.Compute/locations/{location}/publishers", $($tail)?)
     };
 }
+macro_rules! attestation {
+    ($tail:literal) => {
+        concat!("/subscriptions/{sub}/resourceGroups/{group}/providers/Microsoft.Attestation", $tail)
+    };
+}
+macro_rules! all_attestation {
+    ($tail:literal) => {
+        concat!("/subscriptions/{sub}/providers/Microsoft.Attestation", $tail)
+    };
+}
 macro_rules! network {
     ($tail:literal) => {
         concat!("/subscriptions/{sub}/resourceGroups/{group}/providers/Microsoft.Network", $tail)
@@ -155,6 +166,9 @@ pub static ROUTES: &[Route] = routes! {
     GET sub!(), read, Core => subscriptions::get;
     GET sub!("/locations"), read, Core => subscriptions::locations;
     GET sub!("/resourceGroups"), read, Core => groups::list;
+    GET sub!("/providers"), read, Core => resource_providers::list;
+    GET sub!("/providers/{namespace}"), read, Core => resource_providers::get;
+    POST sub!("/providers/{namespace}/register"), write, Core => resource_providers::get;
     GET sub!("/resources"), read, Core => inventory::list_all;
     GET group!("/resources"), read, Core => inventory::list_group;
     PUT group!(), write, Core => groups::put;
@@ -203,6 +217,15 @@ pub static ROUTES: &[Route] = routes! {
     GET publishers!("/{publisher}/artifacttypes/vmimage/offers/{offer}/skus"), read, Compute => image_names::skus;
     GET publishers!("/{publisher}/artifacttypes/vmimage/offers/{offer}/skus/{sku}/versions"), read, Compute => image_names::versions;
     GET publishers!("/{publisher}/artifacttypes/vmimage/offers/{offer}/skus/{sku}/versions/{version}"), read, Compute => image_names::version;
+    PUT attestation!("/attestationProviders/{provider}"), write, Attestation => attestation::put;
+    GET attestation!("/attestationProviders/{provider}"), read, Attestation => attestation::get;
+    PATCH attestation!("/attestationProviders/{provider}"), write, Attestation => attestation::patch;
+    DELETE attestation!("/attestationProviders/{provider}"), write, Attestation => attestation::delete;
+    GET attestation!("/attestationProviders"), read, Attestation => attestation::list_group;
+    GET all_attestation!("/attestationProviders"), read, Attestation => attestation::list_all;
+    GET all_attestation!("/defaultProviders"), read, Attestation => attestation::list_default;
+    GET all_attestation!("/locations/{location}/defaultProvider"), read, Attestation => attestation::default_of_location;
+    GET "/providers/Microsoft.Attestation/operations", signed, Attestation => attestation::operations;
     PUT network!("/{type}/{name}"), write, Network => network::put;
     GET network!("/{type}/{name}"), read, Network => network::get;
     DELETE network!("/{type}/{name}"), write, Network => network::delete;

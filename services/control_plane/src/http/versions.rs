@@ -13,6 +13,8 @@ pub enum Api {
     Compute,
     /// Microsoft.Network.
     Network,
+    /// Microsoft.Attestation.
+    Attestation,
 }
 
 /// Oldest version and, for the error text, some that clients use.
@@ -24,8 +26,15 @@ fn supported(api: Api) -> (&'static str, &'static str, &'static str) {
         Api::Compute => {
             ("2019-04-01", "Microsoft.Compute", "2019-04-01, 2021-07-01, 2024-11-01, 2025-11-01, 2026-04-01")
         }
+        Api::Attestation => ("2020-10-01", "Microsoft.Attestation", "2020-10-01, 2021-06-01"),
         Api::Network => ("2015-06-15", "Microsoft.Network", "2015-06-15, 2022-01-01, 2025-07-01, 2026-03-01"),
     }
+}
+
+/// Versions that clients use, the newest first.
+pub fn newest_first(api: Api) -> Vec<&'static str> {
+    let (_, _, some) = supported(api);
+    some.rsplit(", ").collect()
 }
 
 /// Checks a request's version; returns it as it was given.
@@ -46,7 +55,7 @@ pub fn check(api: Api, given: Option<&str>, region: &str) -> Result<String, Refu
             "InvalidApiVersionParameter",
             format!("The api-version '{given}' is invalid. The supported versions are '{some}'."),
         ),
-        Api::Compute | Api::Network => (
+        Api::Compute | Api::Network | Api::Attestation => (
             "NoRegisteredProviderFound",
             format!(
                 "No registered resource provider found for location '{region}' and API version '{given}' for namespace \
@@ -84,8 +93,20 @@ mod tests {
             (Api::Core, "2015-11-01", true),
             (Api::Core, "2014-04-01", false),
             (Api::Network, "2015-06-15", true),
+            (Api::Attestation, "2021-06-01", true),
+            (Api::Attestation, "2018-09-01-preview", false),
         ] {
             assert_eq!(check(api, Some(version), "local").is_ok(), good, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_newest_version_is_told_first_and_is_taken() {
+        assert_eq!(newest_first(Api::Attestation), ["2021-06-01", "2020-10-01"]);
+        for api in [Api::Core, Api::Compute, Api::Network, Api::Attestation] {
+            for version in newest_first(api) {
+                assert!(check(api, Some(version), "local").is_ok(), "{version}");
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 
+use public_api::assignment::Assignment;
+
 use crate::config::{Access, Client, ConfigError, Identity, Subscription, Tenant, read_text};
 
 /// The directory: read once, at start.
@@ -78,6 +80,17 @@ impl Directory {
         let Some(client) = self.client(&caller.client_id, &caller.tenant) else { return Vec::new() };
         let mine = |subscription: &&Subscription| client.subscriptions.contains(&subscription.id);
         self.identity.subscription.iter().filter(mine).collect()
+    }
+
+    /// What a client's tokens say of its rights over subscriptions, in the names of Azure's built-in roles.
+    pub fn assignments(client: &Client) -> Vec<Assignment> {
+        let role = match client.access {
+            Access::Read => "Reader",
+            Access::Write => "Contributor",
+        };
+        let assignment =
+            |id: &String| Assignment { role: role.to_owned(), scope: format!("/subscriptions/{id}") };
+        client.subscriptions.iter().map(assignment).collect()
     }
 
     /// A subscription by its id.

@@ -4,6 +4,7 @@
 //! audience, and within its time. There is no clock tolerance: issuer and verifier are one machine.
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, encode};
+use public_api::assignment::Assignment;
 use public_api::jwk::JwkSet;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,9 @@ pub struct Claims {
     /// App roles.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// Roles over subscriptions ([`public_api::assignment::ASSIGNMENTS`]).
+    #[serde(rename = "x-casemate-assignments", default, skip_serializing_if = "Vec::is_empty")]
+    pub assignments: Vec<Assignment>,
     /// Token id.
     pub jti: String,
 }
@@ -85,7 +89,7 @@ impl TokenAuthority {
         JwkSet { keys: vec![self.key.public.clone()] }
     }
 
-    /// Makes a token that is valid from `now` (Unix seconds) for `lifetime` seconds.
+    /// Makes a token without assignments that is valid from `now` (Unix seconds) for `lifetime` seconds.
     pub fn mint(
         &self,
         tenant: &str,
@@ -95,8 +99,21 @@ impl TokenAuthority {
         now: i64,
         lifetime: i64,
     ) -> String {
+        self.sign(&self.claims(tenant, client, audience, roles, now, lifetime))
+    }
+
+    /// The claims of a token that is valid from `now` (Unix seconds) for `lifetime` seconds, without assignments.
+    pub fn claims(
+        &self,
+        tenant: &str,
+        client: &str,
+        audience: &str,
+        roles: &[String],
+        now: i64,
+        lifetime: i64,
+    ) -> Claims {
         let oid = object_id(tenant, client);
-        let claims = Claims {
+        Claims {
             aud: audience.to_owned(),
             iss: self.issuer(tenant),
             iat: now,
@@ -109,11 +126,16 @@ impl TokenAuthority {
             idtyp: "app".to_owned(),
             ver: "1.0".to_owned(),
             roles: roles.to_vec(),
+            assignments: Vec::new(),
             jti: uuid::Uuid::new_v4().to_string(),
-        };
+        }
+    }
+
+    /// Signs claims.
+    pub fn sign(&self, claims: &Claims) -> String {
         let mut header = Header::new(Algorithm::RS256);
         header.kid = Some(self.key.kid.clone());
-        encode(&header, &claims, &self.key.encoding)
+        encode(&header, claims, &self.key.encoding)
             .expect("claims are plain strings and the key was checked at start")
     }
 

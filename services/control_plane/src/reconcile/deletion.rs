@@ -2,7 +2,7 @@
 
 use super::key_service::KeyTrouble;
 use super::{PassError, Reconcilers};
-use crate::app::names::GROUP;
+use crate::app::names::{ATTESTATION_PROVIDER, GROUP};
 use crate::app::vm::platform_key_name;
 use crate::store::VmRow;
 
@@ -82,7 +82,12 @@ async fn remove_groups(reconcilers: &Reconcilers) -> Result<(), PassError> {
         if tx.vms().await?.iter().any(|vm| vm.resource.group_key == group.key) {
             continue;
         }
-        for resource in tx.resources_in(&group.key).await? {
+        let resources = tx.resources_in(&group.key).await?;
+        // Its provider at the attestation service goes first.
+        if resources.iter().any(|resource| resource.kind == ATTESTATION_PROVIDER) {
+            continue;
+        }
+        for resource in resources {
             tx.remove_resource(&resource.key).await?;
         }
         tx.remove_resource(&group.key).await?;

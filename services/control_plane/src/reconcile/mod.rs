@@ -6,9 +6,13 @@
 //! ```text
 //! accepted --vm_key--> key --placement--> host --assignment--> launch document --(host)--> running
 //! deleted  --(host confirms absence)--> absent --deletion--> key deleted, rows removed
+//!
+//! attestation provider: accepted --attestation_provider--> ready; deleted --attestation_provider--> row removed
 //! ```
 
 pub mod assignment;
+pub mod attestation_provider;
+pub mod attestation_service;
 pub mod deletion;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -24,6 +28,7 @@ use tracing::{error, info};
 
 use crate::app::{ControlPlane, now_millis};
 use crate::store::{StoreError, VmRow};
+use attestation_service::AttestationService;
 use key_service::KeyService;
 
 /// How long a loop sleeps while something waits for a peer or for time to pass.
@@ -74,6 +79,8 @@ pub struct Reconcilers {
     pub app: Arc<ControlPlane>,
     /// The key service.
     pub keys: KeyService,
+    /// The attestation service.
+    pub attestation: AttestationService,
     /// Where tests interrupt.
     pub probe: Arc<dyn Probe>,
 }
@@ -84,6 +91,7 @@ impl Reconcilers {
         vm_key::run(self).await?;
         placement::run(self).await?;
         assignment::run(self).await?;
+        attestation_provider::run(self).await?;
         deletion::run(self).await
     }
 

@@ -149,6 +149,16 @@ impl Store {
         rows.iter().map(resource).collect()
     }
 
+    /// All resources of a type, whosever they are.
+    pub async fn resources_of_kind(&self, kind: &str) -> Result<Vec<Resource>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM resources WHERE kind = ? ORDER BY key")
+            .bind(kind)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(sql("listing a type"))?;
+        rows.iter().map(resource).collect()
+    }
+
     /// All resources of a subscription.
     pub async fn resources_of_subscription(&self, subscription: &str) -> Result<Vec<Resource>, StoreError> {
         let rows = sqlx::query("SELECT * FROM resources WHERE subscription = ? ORDER BY key")
@@ -221,6 +231,17 @@ impl Tx {
             .await
             .map_err(sql("listing resources"))?;
         rows.iter().map(resource).collect()
+    }
+
+    /// Whether any subscription has a resource of that type and name, in any case.
+    pub async fn is_name_taken(&mut self, kind: &str, name: &str) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM resources WHERE kind = ? AND lower(name) = ? LIMIT 1")
+            .bind(kind)
+            .bind(name.to_ascii_lowercase())
+            .fetch_optional(self.connection())
+            .await
+            .map_err(sql("looking for a name"))?;
+        Ok(row.is_some())
     }
 
     /// All resources in a group but the group itself.

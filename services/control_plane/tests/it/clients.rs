@@ -1,7 +1,8 @@
-//! The unmodified Azure SDK for Python against the control plane with a simulated host.
+//! The unmodified Azure SDK for Python against the control plane with a simulated host, and with the attestation service.
 
 use std::process::Stdio;
 
+use crate::attestation::Attestation;
 use crate::installation::{CLIENT, Installation, SECRET, SUBSCRIPTION, TENANT};
 
 /// Runs `tests/clients/sdk_compute.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-identity, azure-mgmt-compute,
@@ -9,14 +10,28 @@ use crate::installation::{CLIENT, Installation, SECRET, SUBSCRIPTION, TENANT};
 #[tokio::test]
 #[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
 async fn the_python_sdk_creates_shows_lists_stops_starts_and_deletes_a_confidential_vm() {
-    let python =
-        std::env::var("CASEMATE_SDK_PYTHON").expect("CASEMATE_SDK_PYTHON names a Python with the SDK");
     let installation = Installation::new().await;
     let _host = installation.host();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk_compute.py");
+    run(&installation, "sdk_compute.py").await;
+}
+
+/// Runs `tests/clients/sdk_attestation_provider.py`, with azure-mgmt-attestation and azure-security-attestation.
+#[tokio::test]
+#[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
+async fn the_python_sdk_creates_administers_and_deletes_attestation_providers() {
+    let installation = Installation::new().await;
+    let _attestation = Attestation::start(&installation).await;
+    run(&installation, "sdk_attestation_provider.py").await;
+}
+
+async fn run(installation: &Installation, script: &str) {
+    let python =
+        std::env::var("CASEMATE_SDK_PYTHON").expect("CASEMATE_SDK_PYTHON names a Python with the SDK");
+    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let output = tokio::process::Command::new(python)
         .arg(script)
         .env("CASEMATE_URL", &installation.config.public_url)
+        .env("CASEMATE_ATTESTATION", &installation.config.attestation_url)
         .env("CASEMATE_CA", installation.path("ca.pem"))
         .env("CASEMATE_TENANT", TENANT)
         .env("CASEMATE_CLIENT_ID", CLIENT)

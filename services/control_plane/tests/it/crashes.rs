@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use control_plane::reconcile::attestation_service::AttestationService;
 use control_plane::reconcile::{Interrupted, Probe};
 use devkit::sim_host::SimHost;
 use internal_api::host::VmPhase;
@@ -12,7 +13,7 @@ use crate::installation::{Arm, Installation, group, vm_body, vm_path, wait_for};
 
 /// Notes every point it passes.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<&'static str>>);
+pub struct Recorder(pub Mutex<Vec<&'static str>>);
 
 impl Probe for Recorder {
     fn at(&self, point: &'static str) -> Result<(), Interrupted> {
@@ -22,13 +23,13 @@ impl Probe for Recorder {
 }
 
 /// Dies at the n-th point and is dead from then on.
-struct DiesAt {
-    point: usize,
-    passed: AtomicUsize,
+pub struct DiesAt {
+    pub point: usize,
+    pub passed: AtomicUsize,
 }
 
 impl DiesAt {
-    fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         self.passed.load(Ordering::SeqCst) > self.point
     }
 }
@@ -186,6 +187,7 @@ async fn repeating_every_step_changes_nothing() {
     let again = control_plane::reconcile::Reconcilers {
         app: app.clone(),
         keys: keys.unwrap(),
+        attestation: AttestationService::new(&app).unwrap(),
         probe: Arc::new(Recorder::default()),
     };
     let before = app.store.vms().await.unwrap();

@@ -100,7 +100,8 @@ impl Installation {
         let keys = Arc::new(Keys::default());
         let tls = control_plane::http::public_server(&path("server.pem"), &path("server.key")).unwrap();
         let (key_address, key_handle) = key_double::serve(keys.clone(), tls);
-        let text = config_text(directory.path(), free_port(), free_port(), key_address.port());
+        let ports = [free_port(), free_port(), key_address.port(), free_port()];
+        let text = config_text(directory.path(), ports);
         write("control-plane.toml", &text);
         let config = Config::load(&path("control-plane.toml")).unwrap();
         let roots = reqwest::Certificate::from_pem_bundle(authority.pem.as_bytes()).unwrap();
@@ -175,6 +176,19 @@ impl Installation {
         body["access_token"].as_str().unwrap().to_owned()
     }
 
+    /// A client's token for the attestation service.
+    pub async fn attestation_token(&self, tenant: &str, client: &str) -> String {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", client),
+            ("client_secret", SECRET),
+            ("scope", "https://attest.azure.net/.default"),
+        ];
+        let (status, body) = self.sign_in(tenant, &form).await;
+        assert_eq!(status, 200, "{body}");
+        body["access_token"].as_str().unwrap().to_owned()
+    }
+
     /// The tenant's view of Resource Manager.
     pub async fn arm(&self) -> Arm {
         self.arm_as(TENANT, CLIENT).await
@@ -218,7 +232,7 @@ fn catalogue() -> Value {
     json!({"images": [image("debian-13", "1.0.0", true), image("plain", "1.0.0", false)]})
 }
 
-fn config_text(directory: &std::path::Path, public: u16, hosts: u16, keys: u16) -> String {
+fn config_text(directory: &std::path::Path, [public, hosts, keys, attestation]: [u16; 4]) -> String {
     let directory = directory.display();
     let secret = sha256_hex(SECRET.as_bytes());
     format!(
@@ -233,7 +247,7 @@ image_dir = "{directory}/images"
 serial_log = "{directory}/{{vm_id}}.log"
 allow_development_roots = true
 trust_bundle = "{directory}/ca.pem"
-attestation_url = "https://localhost:1"
+attestation_url = "https://localhost:{attestation}"
 
 [keys]
 url = "https://localhost:{keys}"
@@ -322,6 +336,15 @@ pub fn vm_path(name: &str) -> String {
 
 impl Arm {
     pub async fn send(&self, method: Method, url: &str, body: Option<Vec<u8>>) -> Answer {
+        self.request(method, url, body).await.expect("an answer")
+    }
+
+    /// The same of a server that may be dying or not up yet.
+    pub async fn try_send(&self, method: Method, url: &str, body: Option<Value>) -> Option<Answer> {
+        self.request(method, url, body.map(|body| body.to_string().into_bytes())).await
+    }
+
+    async fn request(&self, method: Method, url: &str, body: Option<Vec<u8>>) -> Option<Answer> {
         let url = if url.starts_with("https://") { url.to_owned() } else { format!("{}{url}", self.base) };
         let mut request = self.http.request(method, url);
         if let Some(token) = &self.token {
@@ -330,11 +353,11 @@ impl Arm {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let response = request.send().await.unwrap();
+        let response = request.send().await.ok()?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
+        let text = response.text().await.ok()?;
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, headers, body, text }
+        Some(Answer { status, headers, body, text })
     }
 
     /// A request with the usual version.

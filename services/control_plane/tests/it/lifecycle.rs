@@ -73,7 +73,7 @@ async fn what_the_host_gets_is_bound_by_the_launch_document_and_the_keys_policy(
     let conditions = policy["anyOf"][0]["allOf"].as_array().unwrap();
     let claim =
         |name: &str| conditions.iter().find(|one| one["claim"] == name).map(|one| one["equals"].clone());
-    assert_eq!(policy["anyOf"][0]["authority"], "https://localhost:1");
+    assert_eq!(policy["anyOf"][0]["authority"], installation.config.attestation_url.as_str());
     assert_eq!(claim("x-ms-inittime.vmId"), Some(json!(spec.vm_id)));
     assert_eq!(claim("x-ms-inittime.provisioningDigest"), Some(json!(document.provisioning_digest)));
     assert_eq!(claim("x-ms-inittime.imageDigest"), Some(json!(document.image_digest)));

@@ -1,6 +1,8 @@
-//! The control plane as a whole: real HTTPS, real database, real tokens, a simulated host agent, and a key service that
-//! keeps its keys in memory.
+//! The control plane as a whole: real HTTPS, real database, real tokens, a simulated host agent, a key service that
+//! keeps its keys in memory, and, where providers are made, the attestation service itself.
 
+mod attestation;
+mod attestation_providers;
 mod authorisation;
 mod binary;
 mod bodies;

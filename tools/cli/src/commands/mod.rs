@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod attestation;
 pub mod down;
 pub mod image;
 pub mod key;

@@ -73,6 +73,8 @@ impl Provider {
             attest_uri: self.signer.issuer().to_owned(),
             trust_model: self.settings.trust_model,
             token_algorithm: self.settings.token_algorithm,
+            tpm_attestation_authentication: self.settings.tpm_attestation_authentication,
+            resource: self.settings.resource.clone(),
             created_on: self.created_on,
         }
     }

@@ -4,6 +4,7 @@
 //! regard to case and come out in the spelling of the specification, `"true"` passes for `true`, `null` is the same as
 //! absent, read-only members are dropped. An unknown member is refused with the text that Azure's serialiser gives.
 
+pub mod attestation;
 pub mod compute;
 mod position;
 pub mod schema;

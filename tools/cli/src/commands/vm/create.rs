@@ -88,7 +88,7 @@ pub async fn run(arguments: Arguments, profile: &Profile, data_dir: &Path, print
     let custom_data =
         arguments.custom_data.as_deref().map(std::fs::read).transpose().context("reading --custom-data")?;
     let arm = profile.arm().await?;
-    ensure_group(&arm, &arguments.resource_group, &profile.location).await?;
+    arm.ensure_group(&arguments.resource_group, &profile.location).await?;
     let vm = arm.vm(&arguments.resource_group, &arguments.name);
     let body = body(&arguments, &arm, profile, &login, custom_data.as_deref());
     remember(&arguments, &login, custom_data.as_deref(), data_dir)?;
@@ -158,11 +158,6 @@ fn make_key(path: &Path) -> Result<()> {
         .output()
         .context("running ssh-keygen (Debian package openssh-client)")?;
     anyhow::ensure!(output.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-async fn ensure_group(arm: &Arm, group: &str, location: &str) -> Result<()> {
-    arm.begin(Method::PUT, &arm.group(group), Some(&json!({"location": location}))).await?;
     Ok(())
 }
 
