@@ -160,6 +160,7 @@ impl Attested {
     }
 }
 
+/// A prediction as evidence and the inspection of images state it.
 pub fn boot_chain(prediction: &Prediction) -> BootChainClaim {
     BootChainClaim {
         loader: loader_name(prediction.loader).to_owned(),
