@@ -14,7 +14,7 @@ use super::claims::{self, NonceSource};
 use super::minimum_tcb::TcbFloor;
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
 use super::provider::in_force::InForce;
-use super::reference::References;
+use super::reference::{References, one_of};
 use super::request::{Attached, Evidence};
 use super::signed_document::PinnedKeys;
 use crate::config::{Config, ConfigError, ReferenceConfig, read};
@@ -388,12 +388,10 @@ impl Appraiser {
             }
             let names = self.references.names();
             denial.claim = "x-ms-sevsnpvm-launchmeasurement".to_owned();
-            denial.expected = match names.split_at_checked(8) {
-                _ if names.is_empty() => "a configured launch; none is configured".to_owned(),
-                Some((first, rest)) if !rest.is_empty() => {
-                    format!("one of {} and {} more", first.join(", "), rest.len())
-                }
-                _ => format!("one of {}", names.join(", ")),
+            denial.expected = if names.is_empty() {
+                "a configured launch; none is configured".to_owned()
+            } else {
+                one_of(&names)
             };
             denial.actual = match self.references.describe(measurement) {
                 Some(known) => format!("{} ({known})", hex::encode(measurement)),

@@ -16,6 +16,7 @@ use vtpm::PcrBank;
 
 use super::attest::Service;
 use super::fields::FieldError;
+use super::reference::one_of;
 use crate::store::{Change, Learnt, Record, Store, StoreError};
 
 /// Most of them: a catalogue, and not a way to fill the memory.
@@ -137,10 +138,11 @@ impl BootReferences {
             return;
         }
         let known = self.known();
-        let names: Vec<&str> = known.keys().map(String::as_str).collect();
-        denial.expected = match names.as_slice() {
-            [] => "the boot chain of a known image; none is known".to_owned(),
-            names => format!("the boot chain of one of {}", names.join(", ")),
+        let names: Vec<String> = known.keys().cloned().collect();
+        denial.expected = if names.is_empty() {
+            "the boot chain of a known image; none is known".to_owned()
+        } else {
+            format!("the boot chain of {}", one_of(&names))
         };
         let Some((chain, pcrs)) = stated.and_then(|chain| Some((chain, pcrs_of(chain)?))) else {
             denial.actual = "the evidence states no boot chain".to_owned();

@@ -19,6 +19,8 @@ use crate::config::{ConfigError, FirmwareConfig, MinimumTcb, ReferenceConfig, re
 const MAX_VCPUS: u32 = 512;
 /// The same for launches that mix the inputs of two builds, which are computed only to tell what differs.
 const MIXED_VCPUS: u32 = 128;
+/// Names that a denial lists.
+const MAX_NAMES: usize = 8;
 /// Builds whose inputs are mixed with each other.
 const MIXED_BUILDS: usize = 8;
 /// `SEV_FEATURES` bit 5, DebugSwap: the one that kernels have switched on and off by themselves.
@@ -328,6 +330,16 @@ impl Variant<'_> {
             }
         }
         Ok(digests)
+    }
+}
+
+/// Names that would have been accepted, for a denial: the first ones, and how many more there are.
+pub fn one_of(names: &[String]) -> String {
+    match names.split_at_checked(MAX_NAMES) {
+        Some((first, rest)) if !rest.is_empty() => {
+            format!("one of {} and {} more", first.join(", "), rest.len())
+        }
+        _ => format!("one of {}", names.join(", ")),
     }
 }
 

@@ -40,7 +40,7 @@ fn find(providers: &Registry, parts: &Parts) -> Result<Arc<Provider>, Failure> {
 }
 
 /// A caller who may read everything of this service, whichever provider the path names.
-pub struct Reader(pub ());
+pub struct Reader;
 /// The id of a caller who may change everything of this service, whichever provider the path names.
 pub struct Contributor(pub String);
 /// The id of a caller who may read what is the named provider's own.
@@ -52,7 +52,7 @@ impl FromRequestParts<Arc<Service>> for Reader {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Response> {
-        require(parts, service, Permission::Read, None).await.map(|_| Reader(()))
+        require(parts, service, Permission::Read, None).await.map(|_| Reader)
     }
 }
 

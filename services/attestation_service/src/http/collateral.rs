@@ -44,10 +44,7 @@ async fn prefetch(
     })
 }
 
-async fn export(
-    State(service): State<Arc<Service>>,
-    Reader(_): Reader,
-) -> Result<Json<CollateralBundle>, Failure> {
+async fn export(State(service): State<Arc<Service>>, _: Reader) -> Result<Json<CollateralBundle>, Failure> {
     service.collateral.export(super::now()).await.map(Json).map_err(|error| fault(&error))
 }
 

@@ -22,7 +22,7 @@ pub struct After {
 
 pub async fn entries(
     State(service): State<Arc<Service>>,
-    Reader(_): Reader,
+    _: Reader,
     query: Result<Query<After>, QueryRejection>,
 ) -> Result<Json<Vec<Entry>>, Failure> {
     let Query(After { after }) = query.map_err(|rejection| {

@@ -34,7 +34,7 @@ async fn set(
 
 async fn dry_run(
     State(service): State<Arc<Service>>,
-    Reader(_): Reader,
+    _: Reader,
     body: Text,
 ) -> Result<Json<MinimumTcbDryRun>, Failure> {
     service.dry_run_minimum_tcb(&text(body)?, super::now()).await.map(Json).map_err(failed)

@@ -105,7 +105,7 @@ async fn done(
 pub async fn versions(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
-    Reader(_): Reader,
+    _: Reader,
     Path(kind): Path<String>,
 ) -> Result<Json<Vec<PolicyVersion>>, Failure> {
     Ok(Json(service.policy_history(&provider, known(&kind)?).await?))
@@ -114,7 +114,7 @@ pub async fn versions(
 pub async fn difference(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
-    Reader(_): Reader,
+    _: Reader,
     Path(kind): Path<String>,
     query: Result<Query<Versions>, QueryRejection>,
 ) -> Result<Json<PolicyDifference>, Failure> {
@@ -126,7 +126,7 @@ pub async fn difference(
 pub async fn signers(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
-    Reader(_): Reader,
+    _: Reader,
 ) -> Result<Json<AttestResponse>, Failure> {
     Ok(Json(service.show_policy_signers(&provider, super::now())?))
 }

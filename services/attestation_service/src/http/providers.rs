@@ -16,13 +16,13 @@ use super::error::{Failure, failure, fault, unread_body};
 use crate::app::attest::Service;
 use crate::app::signing::PUBLISHED_AHEAD;
 
-pub async fn list(State(service): State<Arc<Service>>, Reader(_): Reader) -> Json<Vec<ProviderView>> {
+pub async fn list(State(service): State<Arc<Service>>, _: Reader) -> Json<Vec<ProviderView>> {
     Json(service.provider_views())
 }
 
 pub async fn show(
     State(service): State<Arc<Service>>,
-    Reader(_): Reader,
+    _: Reader,
     Path(name): Path<String>,
 ) -> Result<Json<ProviderView>, Failure> {
     let provider = service.providers.find(&name).ok_or_else(|| {

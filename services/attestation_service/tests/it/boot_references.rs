@@ -100,6 +100,13 @@ async fn a_denial_names_what_differs_from_the_nearest_image() {
     );
     let denial = lab.denied_with(&Attempt::honest().body(), "BootChainUnknown").await;
     assert_eq!(denial["actual"], "the evidence states no boot chain");
+    assert_eq!(denial["expected"], "the boot chain of one of another, debian-13");
+    for number in 0..7 {
+        put(&lab, &reference(&format!("more-{number}"), &far)).await;
+    }
+    let denial = lab.denied_with(&Attempt::honest().body(), "BootChainUnknown").await;
+    let expected = denial["expected"].as_str().expect("a text");
+    assert!(expected.ends_with("more-5 and 1 more"), "a catalogue is not told whole: {expected}");
     let mut ended = reference("debian-13", &chain(9));
     ended["until"] = json!("2024-01-01T00:00:00Z");
     put(&lab, &ended).await;
