@@ -1,7 +1,7 @@
 //! The fuzz lane: builds the targets of `fuzz/` with coverage counters and lets libFuzzer run each for a while.
 //!
 //! It needs no nightly compiler: LLVM's coverage pass is a code generation option that stable Rust has too (`cargo fuzz
-//! --sanitizer none` passes the same ones). Memory errors are not what is looked for, since the parsers are safe Rust:
+//! --sanitizer none` passes the same ones). Only the workspace's own crates are compiled anew. Memory errors are not what is looked for, since the parsers are safe Rust:
 //! it is panics, overflows, wrong answers, and inputs that take too long or too much memory.
 
 use std::path::{Path, PathBuf};
@@ -9,10 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Edge counters, a table of places, and compared values to guess at.
-const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// Compiles our own crates with coverage counters and leaves the others as the ordinary build made them.
+const WRAPPER: &str = "fuzz/rustc-with-coverage";
 /// Seconds after which one input is a finding.
 const TIMEOUT: u32 = 10;
 /// MiB after which an input is a finding.
@@ -63,43 +61,22 @@ pub fn command(root: &Path, seconds: u32, names: &[String]) -> Result<()> {
 }
 
 fn build(root: &Path) -> Result<Fuzzer> {
-    let triple = host_triple()?;
-    let folder = root.join("target/fuzz");
-    crate::say("fuzz: building with coverage counters (target/fuzz)");
+    crate::say("fuzz: building with coverage counters");
     let status = Command::new("cargo")
-        .args([
-            "build",
-            "--package",
-            "fuzz",
-            "--bin",
-            "fuzz",
-            "--features",
-            "fuzz/libfuzzer",
-            "--profile",
-            "fuzz",
-        ])
-        // With a target named, the flags leave build scripts and macros alone.
-        .args(["--target", &triple, "--target-dir"])
-        .arg(&folder)
-        .env("RUSTFLAGS", COVERAGE)
+        .args(["build", "--workspace", "--bin", "fuzz", "--features", "fuzz/libfuzzer"])
+        .env("RUSTC_WORKSPACE_WRAPPER", root.join(WRAPPER))
         .current_dir(root)
         .status()
         .context("running cargo build")?;
     if !status.success() {
         bail!("the fuzz targets do not build (the engine needs a C++ compiler: build-essential)");
     }
-    let program = folder.join(triple).join("fuzz/fuzz");
+    let program = root.join("target/debug/fuzz");
+    let folder = root.join("target/fuzz");
     let targets = write_seeds(&program, &folder.join("seeds"))?;
     let (corpus, findings) = (folder.join("corpus"), folder.join("findings"));
     std::fs::create_dir_all(&findings)?;
     Ok(Fuzzer { program, corpus, findings, targets })
-}
-
-fn host_triple() -> Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("running rustc")?;
-    let text = String::from_utf8(output.stdout)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(line.context("rustc names its host")?.to_owned())
 }
 
 fn write_seeds(program: &Path, folder: &Path) -> Result<Vec<Target>> {

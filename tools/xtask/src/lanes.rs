@@ -1,4 +1,7 @@
 //! Test lanes: which cargo tests belong to which lane, and one closing line over all of them.
+//!
+//! Emulated guests boot for most of a run and leave half of a small machine idle: the lanes without guests are built and
+//! run beside them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -7,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{clients, fuzz};
@@ -34,18 +37,29 @@ struct Tally {
     passed: u64,
     failed: u64,
     failures: Vec<String>,
+    /// Begins every line that is passed on.
+    mark: &'static str,
 }
 
-/// What runs where no lane is named. The fuzz lane is not among them: it builds everything anew for its coverage counters,
-/// and its targets run over their seeds, and over damaged ones, in the unit lane.
-const USUAL: [Lane; 5] = [Lane::Unit, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
+/// What runs where no lane is named.
+const USUAL: [Lane; 6] = [Lane::Unit, Lane::Fuzz, Lane::Stack, Lane::Vm, Lane::Clients, Lane::Hardware];
 
-/// Runs the lanes in order, the usual ones if none is named, and prints the closing line.
+/// Runs the lanes, the usual ones if none is named, and prints the closing line.
 pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
-    let mut tally = Tally::default();
-    for lane in if lanes.is_empty() { &USUAL[..] } else { lanes } {
-        run_lane(root, *lane, &mut tally)?;
-    }
+    let lanes = if lanes.is_empty() { &USUAL[..] } else { lanes };
+    let (guests, others): (Vec<Lane>, Vec<Lane>) = lanes.iter().partition(|lane| lane.has_guests());
+    let mut tally = if guests.is_empty() || others.is_empty() {
+        run_lanes(root, lanes, "")?
+    } else {
+        prepare_guests(root)?;
+        thread::scope(|scope| {
+            let beside = scope.spawn(|| run_lanes(root, &guests, "vm | "));
+            let tally = run_lanes(root, &others, "")?;
+            let guests = beside.join().map_err(|_| anyhow!("the vm lane's thread panicked"))??;
+            anyhow::Ok(tally.plus(guests))
+        })?
+    };
+    tally.failures.sort();
     for failure in &tally.failures {
         crate::say(&format!("failed: {failure}"));
     }
@@ -56,8 +70,34 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
     Ok(())
 }
 
+/// Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand.
+fn prepare_guests(root: &Path) -> Result<()> {
+    clients::python(root)?;
+    let status = Command::new("cargo")
+        .args(["test", "--workspace", "--no-run"])
+        .args(VM)
+        .current_dir(root)
+        .status()
+        .context("running cargo test")?;
+    ensure!(status.success(), "the vm lane's tests do not build");
+    Ok(())
+}
+
+/// In order; `mark` begins every line of output.
+fn run_lanes(root: &Path, lanes: &[Lane], mark: &'static str) -> Result<Tally> {
+    let mut tally = Tally { mark, ..Tally::default() };
+    lanes.iter().try_for_each(|lane| run_lane(root, *lane, &mut tally))?;
+    Ok(tally)
+}
+
+impl Lane {
+    fn has_guests(self) -> bool {
+        matches!(self, Self::Vm | Self::Hardware)
+    }
+}
+
 fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
-    crate::say(&format!("lane {}", format!("{lane:?}").to_lowercase()));
+    crate::say(&format!("{}lane {}", tally.mark, format!("{lane:?}").to_lowercase()));
     match lane {
         Lane::Unit => cargo_test(root, &[], None, tally),
         Lane::Fuzz => tally.fuzzed(fuzz::run(root, FUZZ_SECONDS, &[])?),
@@ -66,7 +106,8 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
         Lane::Clients => with_sdk(root, &SDK, tally),
         Lane::Hardware if Path::new("/dev/sev").exists() => with_sdk(root, &VM, tally),
         Lane::Hardware => {
-            crate::say("skipped: no /dev/sev on this machine, so nothing was run on real silicon");
+            let why = "no /dev/sev on this machine, so nothing was run on real silicon";
+            crate::say(&format!("{}skipped: {why}", tally.mark));
             Ok(())
         }
     }
@@ -138,6 +179,13 @@ fn give_up(child: &mut Child, arguments: &[&str]) -> Result<()> {
 }
 
 impl Tally {
+    fn plus(mut self, other: Self) -> Self {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.failures.extend(other.failures);
+        self
+    }
+
     /// A target without a finding is a test that passed.
     fn fuzzed(&mut self, (clean, found): (usize, Vec<String>)) -> Result<()> {
         self.passed += u64::try_from(clean)?;
@@ -152,7 +200,7 @@ impl Tally {
             match output.recv_timeout(SILENCE) {
                 Ok(line) => {
                     self.count(&line);
-                    crate::say(&line);
+                    crate::say(&format!("{}{line}", self.mark));
                 }
                 Err(end) => return end == RecvTimeoutError::Disconnected,
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cpu;
+use crate::evidence::Evidence;
 use crate::server::Server;
 
 /// What came of a number of requests.
@@ -30,7 +31,7 @@ pub fn client(server: &Server) -> reqwest::Client {
 }
 
 /// Sends `requests` over `connections`; every one must be answered with a token.
-pub fn run(server: &Server, connections: u32, requests: u32) -> Outcome {
+pub fn run(server: &Server, evidence: &Evidence, connections: u32, requests: u32) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -41,7 +42,10 @@ pub fn run(server: &Server, connections: u32, requests: u32) -> Outcome {
     let start = Instant::now();
     let mut latencies = runtime.block_on(async {
         let tasks: Vec<_> = (0..connections)
-            .map(|_| tokio::spawn(send(client(server), url(server), server.body.clone(), Arc::clone(&left))))
+            .map(|_| {
+                let url = format!("{}{}", server.base, evidence.path);
+                tokio::spawn(send(client(server), url, evidence.body.clone(), Arc::clone(&left)))
+            })
             .collect();
         let mut all = Vec::new();
         for task in tasks {
@@ -67,10 +71,6 @@ pub fn run(server: &Server, connections: u32, requests: u32) -> Outcome {
         p50: at(0.5),
         p99: at(0.99),
     }
-}
-
-fn url(server: &Server) -> String {
-    format!("{}/attest/SevSnpVm?api-version=2022-08-01", server.base)
 }
 
 async fn send(client: reqwest::Client, url: String, body: String, left: Arc<AtomicU32>) -> Vec<Duration> {

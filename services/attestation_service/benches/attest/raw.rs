@@ -3,10 +3,12 @@
 use std::hint::black_box;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::rsa::{
+    KeyPair as RsaKeyPair, KeySize, Pkcs1PublicEncryptingKey, PublicEncryptingKey, PublicKeyComponents,
+};
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-    UnparsedPublicKey,
+    ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey,
 };
 use public_api::attestation_policy::TokenAlgorithm;
 
@@ -14,6 +16,8 @@ use crate::cpu;
 
 /// The signed part of a report.
 const REPORT: usize = 0x2a0;
+/// About as long as a quote.
+const QUOTE: usize = 140;
 /// About as long as a token's header and claims.
 const TOKEN: usize = 4000;
 
@@ -45,4 +49,29 @@ pub fn sign(algorithm: TokenAlgorithm) -> f64 {
             })
         }
     }
+}
+
+/// One RSASSA-PKCS1-v1_5 verification under a key of 2048 bits, as of a quote.
+pub fn rsa_2048_verify() -> f64 {
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let message = vec![7; QUOTE];
+    let mut signature = vec![0; key.public_modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), &message, &mut signature).expect("signed");
+    let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref().to_vec());
+    cpu::micros(500, || public.verify(black_box(&message), &signature).expect("it holds"))
+}
+
+/// One RSAES-PKCS1-v1_5 encryption of an AES key.
+pub fn rsa_2048_encrypt() -> f64 {
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let public = PublicKeyComponents {
+        n: key.public_key().modulus().big_endian_without_leading_zero().to_vec(),
+        e: key.public_key().exponent().big_endian_without_leading_zero().to_vec(),
+    };
+    let public: PublicEncryptingKey = public.try_into().expect("a key");
+    let public = Pkcs1PublicEncryptingKey::new(public).expect("a key");
+    let mut ciphertext = vec![0; public.ciphertext_size()];
+    cpu::micros(500, || {
+        let _ = black_box(public.encrypt(black_box(&[7; 32]), &mut ciphertext).expect("encrypted"));
+    })
 }
