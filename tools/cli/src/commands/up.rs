@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::image::boot_chain;
 use super::status::health;
 use crate::failure::Failure;
 use crate::platform::install::{Settings, install};
@@ -57,6 +58,7 @@ pub async fn run(arguments: Arguments, data_dir: &Path, printer: &Printer) -> Re
     let profile = install(data_dir, settings)?;
     start_supervisor(data_dir)?;
     wait_until_healthy(&profile, data_dir, printer).await?;
+    boot_chain::announce(data_dir, &profile, printer).await;
     super::status::run(data_dir, printer).await
 }
 

@@ -100,6 +100,9 @@ pub fn agent_gets_evidence_and_tokens(scenario: &mut Scenario) -> Result<()> {
     let claims = claims(&platform.in_guest(VM, &format!("{line} {}", service(platform)))?)?;
     ensure!(claims["nonce"] == "of-the-guest" && claims["x-ms-sevsnpvm-vmpl"] == 0, "{claims}");
     ensure!(claims["x-ms-runtime"]["user-data"] == "a5".repeat(64), "{claims}");
+    let chain =
+        claims["x-casemate-boot-reference"].as_str().context("the token names the image's boot chain")?;
+    ensure!(chain.starts_with(&format!("{}-13.0.0+", scenario.image)), "{chain}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `casemate attestation`: what decides about evidence, over the attestation service's own routes.
 
+mod boot_chain;
 mod collateral;
 mod minimum_tcb;
 mod policy;
@@ -37,6 +38,9 @@ pub enum Command {
     /// The signed table of minimum patch levels.
     #[command(subcommand)]
     MinimumTcb(minimum_tcb::Command),
+    /// Boot chains of images: how tokens name what a VM booted.
+    #[command(subcommand)]
+    BootChain(boot_chain::Command),
     /// Launches that are accepted.
     #[command(subcommand)]
     ReferenceValues(reference_values::Command),
@@ -50,6 +54,7 @@ pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result
         Command::Policy(command) => policy::run(command, &profile, printer).await,
         Command::Signer(command) => signer::run(command, &profile, printer).await,
         Command::Collateral(command) => collateral::run(command, &profile, printer).await,
+        Command::BootChain(command) => boot_chain::run(command, &profile, printer).await,
         Command::MinimumTcb(command) => minimum_tcb::run(command, &profile, printer).await,
         Command::ReferenceValues(command) => reference_values::run(command, &profile, printer).await,
     }

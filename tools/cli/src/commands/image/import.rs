@@ -6,14 +6,17 @@ use std::process::Command as Process;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{Catalog, CatalogImage, Import, PUBLISHER, SKU, dir, enter, format, list, tempfile_in};
+use super::{
+    Catalog, CatalogImage, Import, PUBLISHER, SKU, boot_chain, dir, enter, format, list, tempfile_in,
+};
 use crate::arm::text;
 use crate::failure::Failure;
-use crate::platform::programs;
+use crate::platform::{lock, programs};
 use crate::printer::Printer;
+use crate::profile::Profile;
 
 /// Converts to raw, lets the paravisor's binary judge and digest it, and enters it into the catalogue.
-pub fn run(import: &Import, data_dir: &Path, printer: &Printer) -> Result<()> {
+pub async fn run(import: &Import, data_dir: &Path, printer: &Printer) -> Result<()> {
     let work = tempfile_in(&dir(data_dir))?;
     let incoming = work.join("incoming");
     std::fs::create_dir_all(&incoming)?;
@@ -24,6 +27,9 @@ pub fn run(import: &Import, data_dir: &Path, printer: &Printer) -> Result<()> {
     let image = added?;
     printer.note(&format!("image {} {} is in the catalogue", image.name, image.version));
     list(&Catalog { images: vec![image] }, printer);
+    if lock::holder(data_dir)?.is_some() {
+        boot_chain::announce(data_dir, &Profile::load(data_dir)?, printer).await;
+    }
     Ok(())
 }
 
@@ -45,6 +51,7 @@ fn add_in(incoming: &Path, import: &Import, data_dir: &Path) -> Result<CatalogIm
     if !target.exists() {
         std::fs::rename(incoming, &target).with_context(|| format!("making {}", target.display()))?;
     }
+    boot_chain::keep(&target, &report["bootChain"])?;
     enter(&image, data_dir)?;
     Ok(image)
 }

@@ -3,6 +3,7 @@
 //! An image's manifest names its size, its partitions and the digest of every chunk; the manifest's own digest is bound
 //! into every VM's launch. The paravisor's binary makes the manifest, because it is the one that must be able to boot it.
 
+pub mod boot_chain;
 mod format;
 mod import;
 
@@ -85,8 +86,8 @@ pub struct CatalogImage {
 /// Runs the command.
 pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result<()> {
     match command {
-        Command::Build { name, plain } => build(&name, plain, data_dir, printer),
-        Command::Import(import) => import::run(&import, data_dir, printer),
+        Command::Build { name, plain } => build(&name, plain, data_dir, printer).await,
+        Command::Import(import) => import::run(&import, data_dir, printer).await,
         Command::List => {
             list(&load(data_dir)?, printer);
             Ok(())
@@ -134,7 +135,7 @@ fn list(catalog: &Catalog, printer: &Printer) {
 }
 
 /// Builds the recipe's image, then imports it like any other.
-fn build(name: &str, plain: bool, data_dir: &Path, printer: &Printer) -> Result<()> {
+async fn build(name: &str, plain: bool, data_dir: &Path, printer: &Printer) -> Result<()> {
     programs::check(&programs::TO_BUILD_IMAGE)?;
     let work = tempfile_in(&dir(data_dir))?;
     printer.note("building the guest image from Debian's packages (some minutes)");
@@ -155,7 +156,7 @@ fn build(name: &str, plain: bool, data_dir: &Path, printer: &Printer) -> Result<
     }
     let file = work.join(if plain { "debian-plain.raw" } else { "debian.raw" });
     let import = Import { file, name: name.to_owned(), version: "13.0.0".to_owned() };
-    let added = import::run(&import, data_dir, printer);
+    let added = import::run(&import, data_dir, printer).await;
     let _ = std::fs::remove_dir_all(&work);
     added
 }
