@@ -46,6 +46,21 @@ pub struct HostCapacity {
     pub vcpus: u32,
     /// Memory that may be given out.
     pub memory_mib: u64,
+    /// The secure processor's chip; nothing while it was not seen. What the host says, not what is proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chip: Option<HostChip>,
+}
+
+/// A secure processor, as its certificate at the key distribution service is named.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostChip {
+    /// Milan, Genoa or Turin.
+    pub product: String,
+    /// Hex; as many bytes as the product has.
+    pub chip_id: String,
+    /// The reported TCB as 16 hex digits, most significant first.
+    pub tcb: String,
 }
 
 /// The secure processor behind the host's reports.

@@ -13,6 +13,7 @@ use crate::Denial;
 use crate::attestation::{AttestResponse, AttestSevSnpVmRequest, NonceResponse};
 use crate::attestation_keys::{AttestationKeyCertificateRequest, AttestationKeyCertificateResponse};
 use crate::attestation_policy::{ProviderSettings, ProviderView};
+use crate::collateral::{PrefetchRequest, Prefetched};
 use crate::decision_log::Entry;
 use crate::denial::ErrorBody;
 use crate::jwk::JwkSet;
@@ -241,6 +242,11 @@ impl AttestationClient {
         request: &AttestationKeyCertificateRequest,
     ) -> Result<AttestationKeyCertificateResponse, ClientError> {
         self.0.post("/attestationKeyCertificates", request).await
+    }
+
+    /// Has the service fetch what evidence of a chip will need.
+    pub async fn prefetch(&self, request: &PrefetchRequest) -> Result<Prefetched, ClientError> {
+        self.0.post("/collateral:prefetch", request).await
     }
 
     /// The certificates under which tokens verify.

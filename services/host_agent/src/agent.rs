@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use internal_api::client::HostClient;
@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::accelerator;
+use crate::chip;
 use crate::config::Config;
 use crate::crash::CrashPlan;
 use crate::host::Host;
@@ -83,6 +84,7 @@ async fn host(config: Config) -> Result<Arc<Host>, AgentError> {
         accelerator: probed.accelerator,
         cpu: config.cpu_model.parse()?,
         processor: Box::new(SocketProcessor::new(config.secure_processor.clone())),
+        chip: OnceLock::new(),
         crash: CrashPlan::default(),
         ports: Ports::new(config.ssh_ports),
         http: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
@@ -176,6 +178,7 @@ impl Agent {
         let mut pause = Duration::ZERO;
         loop {
             self.forget_ended();
+            chip::see(&self.host).await;
             let request = self.request();
             let changed = self.changed.clone();
             let answer = tokio::select! {

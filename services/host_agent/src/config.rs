@@ -59,6 +59,9 @@ pub struct Config {
     /// CPU model whose signature the VMSAs are measured with.
     #[serde(default = "cpu_model")]
     pub cpu_model: String,
+    /// Product line of the secure processor (Milan, Genoa, Turin); this machine's own if it is not given.
+    #[serde(default)]
+    pub product: Option<String>,
     /// First and last loopback port for the guests' SSH.
     #[serde(default = "ssh_ports")]
     pub ssh_ports: [u16; 2],

@@ -1,8 +1,9 @@
 //! What all VMs of the host share.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use internal_api::host::{Accelerator, HostCapacity, VmSpec};
+use internal_api::host::{Accelerator, HostCapacity, HostChip, VmSpec};
 use internal_api::paravisor::Failure;
 use snp::launch::CpuModel;
 
@@ -22,6 +23,8 @@ pub struct Host {
     pub cpu: CpuModel,
     /// The secure processor.
     pub processor: Box<dyn SecureProcessor>,
+    /// Its chip, once it was seen.
+    pub chip: OnceLock<HostChip>,
     /// Where to crash, in crash tests.
     pub crash: CrashPlan,
     /// SSH ports.
@@ -41,6 +44,7 @@ impl Host {
             accelerator: self.accelerator,
             vcpus: self.config.vcpus,
             memory_mib: self.config.memory_mib,
+            chip: self.chip.get().cloned(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use internal_api::paravisor::Failure;
 use snp::launch::{CpuModel, LaunchError, LaunchPlan, SNP_ACTIVE, paravisor_page};
-use snp::psp::{FrameError, HostRequest, HostResponse};
+use snp::psp::{FrameError, HostRequest, HostResponse, PlatformStatus};
 
 use crate::failure;
 
@@ -55,6 +55,8 @@ pub trait SecureProcessor: Send + Sync {
     fn launch(&self, launch: &Launch, note: &Note) -> Result<Launched, Box<Failure>>;
     /// Gives a context back. One that is unknown is no error: a reset of the processor loses all.
     fn decommission(&self, context: u64);
+    /// What the platform says of itself; the reason in words where it cannot be asked.
+    fn status(&self) -> Result<PlatformStatus, String>;
 }
 
 /// Writes down a context that was begun.
@@ -165,6 +167,14 @@ impl SecureProcessor for SocketProcessor {
         let asked = self.connect().and_then(|mut connection| connection.ask(&request));
         if let Err(error) = asked {
             tracing::info!(context, %error, "a launch context was not given back");
+        }
+    }
+
+    fn status(&self) -> Result<PlatformStatus, String> {
+        match self.connect().and_then(|mut connection| connection.ask(&HostRequest::PlatformStatus)) {
+            Ok(HostResponse::Status(status)) => Ok(status),
+            Ok(_) => Err(ProcessorError::Unexpected.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod accelerator;
 mod agent;
+mod chip;
 mod config;
 mod crash;
 mod failure;

@@ -44,6 +44,7 @@ pub fn development_capacity(vcpus: u32, memory_mib: u64) -> HostCapacity {
         accelerator: Accelerator::Tcg,
         vcpus,
         memory_mib,
+        chip: None,
     }
 }
 

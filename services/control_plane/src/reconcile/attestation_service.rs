@@ -1,12 +1,15 @@
 //! The attestation service as reconcilers need it: a provider is there, a provider is gone. Both can be asked for any number of
 //! times, and neither touches a provider of somebody else.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use internal_api::host::HostChip;
 use internal_api::paravisor::Failure;
 use public_api::attestation_policy::ProviderSettings;
 use public_api::client::{AttestationClient, ClientError, Connection};
+use public_api::collateral::PrefetchRequest;
 
 use crate::app::{ControlPlane, now_seconds};
 use crate::identity::TokenAuthority;
@@ -15,6 +18,8 @@ use crate::identity::TokenAuthority;
 const TOKEN_SECONDS: i64 = 300;
 /// How long an answer may take; generating an RSA key is the longest. The other reconcilers wait meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds until a chip that could not be fetched is asked for again.
+const PREFETCH_PAUSE: i64 = 60;
 
 /// An attestation service and the right to make providers there.
 #[derive(Clone)]
@@ -25,6 +30,17 @@ pub struct AttestationService {
     audience: String,
     /// What was last logged, so that waiting is told once.
     told: Arc<Mutex<String>>,
+    /// The chips that it was told of, and when one that it could not fetch may be asked for again (Unix seconds).
+    chips: Arc<Mutex<HashMap<HostChip, Asked>>>,
+}
+
+/// What came of telling the service of a chip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It has what evidence of the chip needs.
+    Fetched,
+    /// Not yet; not before this time again (Unix seconds).
+    Again(i64),
 }
 
 /// Why a provider is not there, or not gone.
@@ -46,6 +62,7 @@ impl AttestationService {
             tenant: app.directory.home().to_owned(),
             audience: app.config.attestation_audience.clone(),
             told: Arc::default(),
+            chips: Arc::default(),
         })
     }
 
@@ -80,6 +97,39 @@ impl AttestationService {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(trouble(name, &error)),
+        }
+    }
+
+    /// What it was told of, since this process began.
+    pub fn asked(&self) -> HashMap<HostChip, Asked> {
+        self.chips.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that a chip is being asked for: if nothing comes of it, it is asked for again after a pause.
+    pub fn note_asking(&self, chip: &HostChip, now: i64) {
+        self.note(chip, Asked::Again(now + PREFETCH_PAUSE));
+    }
+
+    fn note(&self, chip: &HostChip, asked: Asked) {
+        self.chips.lock().unwrap_or_else(PoisonError::into_inner).insert(chip.clone(), asked);
+    }
+
+    /// Has it fetch what evidence of a chip needs. That it cannot is no obstacle: evidence may bring its certificates.
+    pub async fn prefetch(&self, host: &str, chip: &HostChip) {
+        let request = PrefetchRequest {
+            product: Some(chip.product.clone()),
+            chip_id: Some(chip.chip_id.clone()),
+            tcb: Some(chip.tcb.clone()),
+            report: None,
+        };
+        match self.client().prefetch(&request).await {
+            Ok(_) => {
+                tracing::info!(host, chip = chip.chip_id, "the attestation service knows the host's chip");
+                self.note(chip, Asked::Fetched);
+            }
+            Err(error) => {
+                tracing::warn!(host, problem = crate::chain(&error), "the host's chip is not known yet");
+            }
         }
     }
 

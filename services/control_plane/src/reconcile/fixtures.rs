@@ -78,6 +78,7 @@ pub fn host(name: &str, vcpus: u32, memory_mib: u64) -> HostRow {
             accelerator: Accelerator::Tcg,
             vcpus,
             memory_mib,
+            chip: None,
         },
         synced_at: NOW,
         revision: 1,

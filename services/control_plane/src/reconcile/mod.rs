@@ -7,6 +7,7 @@
 //! accepted --vm_key--> key --placement--> host --assignment--> launch document --(host)--> running
 //! deleted  --(host confirms absence)--> absent --deletion--> key deleted, rows removed
 //!
+//! host reports its chip --host_collateral--> the attestation service has the chip's certificate
 //! attestation provider: accepted --attestation_provider--> ready; deleted --attestation_provider--> row removed
 //! ```
 
@@ -16,6 +17,7 @@ pub mod attestation_service;
 pub mod deletion;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod host_collateral;
 pub mod key_service;
 pub mod placement;
 pub mod vm_key;
@@ -92,6 +94,7 @@ impl Reconcilers {
         placement::run(self).await?;
         assignment::run(self).await?;
         attestation_provider::run(self).await?;
+        host_collateral::run(self).await?;
         deletion::run(self).await
     }
 

@@ -20,6 +20,7 @@ use crate::config::tests::text;
 use crate::launch::{Launch, Launched, Note, SecureProcessor};
 use crate::process;
 use crate::vm::test_spec;
+use snp::psp::PlatformStatus;
 
 const MANIFEST: &[u8] = b"{\"manifest\":1}";
 
@@ -69,6 +70,10 @@ impl SecureProcessor for Processor {
 
     fn decommission(&self, context: u64) {
         self.contexts.lock().expect("contexts").remove(&context);
+    }
+
+    fn status(&self) -> Result<PlatformStatus, String> {
+        Err("no platform".to_owned())
     }
 }
 
@@ -225,6 +230,7 @@ fn host(root: &Path, processor: &Processor, crash_at: Option<&str>, patience: u6
         accelerator: Accelerator::Tcg,
         cpu: "EPYC-Milan".parse().expect("a model"),
         processor: Box::new(processor.clone()),
+        chip: OnceLock::new(),
         crash: CrashPlan::panicking(crash_at),
         ports: Ports::new(config.ssh_ports),
         http: reqwest::Client::new(),

@@ -171,6 +171,7 @@ pub fn host(layout: &Layout, client: &Identity) -> Result<Value> {
         "qemu": settings.qemu,
         "accelerator": settings.accelerator,
         "cpu_model": CPU_MODEL,
+        "product": PRODUCT,
         "ssh_ports": [layout.settings.base_port + 100, layout.settings.base_port + 199],
     }))
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use devkit::installation::{Installation, image_cache};
+use devkit::installation::{Installation, image_cache, wait_for};
 use devkit::runner::{check, essential, run};
 use guest_tools::GuestTools;
 use operator::OperatorsQemu;
@@ -50,6 +50,16 @@ fn the_platform_comes_up(scenario: &mut Scenario) -> Result<()> {
     Ok(())
 }
 
+/// The certificate of its chip is fetched when the host enrols: no VM has attested yet.
+fn the_hosts_chip_is_known_before_its_first_vm(scenario: &mut Scenario) -> Result<()> {
+    let platform = scenario.platform()?;
+    wait_for(Duration::from_secs(1), Duration::from_secs(60), || {
+        let bundle = platform.casemate(&["attestation", "collateral", "export"])?;
+        let bundle: serde_json::Value = serde_json::from_str(&bundle)?;
+        Ok(bundle["vceks"].as_array().is_some_and(|vceks| vceks.len() == 1).then_some(()))
+    })
+}
+
 fn a_guest_image_is_built_from_debians_packages(scenario: &mut Scenario) -> Result<()> {
     let kernel = [("CASEMATE_GUEST_KERNEL", scenario.kernels[0].as_str())];
     scenario.platform()?.ensure_image(&scenario.image, &[], &kernel)
@@ -74,6 +84,7 @@ fn scenario() -> Result<Scenario> {
 fn main() -> Result<ExitCode> {
     let checks = [
         essential("the_platform_comes_up", the_platform_comes_up),
+        check("the_hosts_chip_is_known_before_its_first_vm", the_hosts_chip_is_known_before_its_first_vm),
         essential(
             "a_guest_image_is_built_from_debians_packages",
             a_guest_image_is_built_from_debians_packages,
