@@ -51,7 +51,9 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
     let mut tally = if guests.is_empty() || others.is_empty() {
         run_lanes(root, lanes, "")?
     } else {
-        prepare_guests(root)?;
+        // Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand.
+        clients::python(root)?;
+        vm_program(root)?;
         thread::scope(|scope| {
             let beside = scope.spawn(|| run_lanes(root, &guests, "vm | "));
             let tally = run_lanes(root, &others, "")?;
@@ -67,19 +69,6 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
     if tally.failed > 0 {
         bail!("{} tests failed", tally.failed);
     }
-    Ok(())
-}
-
-/// Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand.
-fn prepare_guests(root: &Path) -> Result<()> {
-    clients::python(root)?;
-    let status = Command::new("cargo")
-        .args(["test", "--workspace", "--no-run"])
-        .args(VM)
-        .current_dir(root)
-        .status()
-        .context("running cargo test")?;
-    ensure!(status.success(), "the vm lane's tests do not build");
     Ok(())
 }
 
@@ -102,9 +91,9 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
         Lane::Unit => cargo_test(root, &[], None, tally),
         Lane::Fuzz => tally.fuzzed(fuzz::run(root, FUZZ_SECONDS, &[])?),
         Lane::Stack => cargo_test(root, &STACK, None, tally),
-        Lane::Vm => with_sdk(root, &VM, tally),
+        Lane::Vm => guests(root, tally),
         Lane::Clients => with_sdk(root, &SDK, tally),
-        Lane::Hardware if Path::new("/dev/sev").exists() => with_sdk(root, &VM, tally),
+        Lane::Hardware if Path::new("/dev/sev").exists() => guests(root, tally),
         Lane::Hardware => {
             let why = "no /dev/sev on this machine, so nothing was run on real silicon";
             crate::say(&format!("{}skipped: {why}", tally.mark));
@@ -125,8 +114,8 @@ const SILENCE: Duration = Duration::from_secs(30 * 60);
 const FUZZ_SECONDS: u32 = 5;
 /// The whole platform, without guests.
 const STACK: [&str; 2] = ["--test", "stack"];
-/// Real guests.
-const VM: [&str; 2] = ["--test", "vm"];
+/// The package of the tests with guests; they run in its folder, as cargo would have it.
+const VM_PACKAGE: &str = "tools/devkit";
 /// The tests that are ignored where no SDK is installed.
 const SDK: [&str; 5] = ["--test", "it", "clients::", "--", "--ignored"];
 
@@ -138,24 +127,51 @@ fn cargo_test(
     variable: Option<(&str, PathBuf)>,
     tally: &mut Tally,
 ) -> Result<()> {
-    let mut child = Command::new("cargo")
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(arguments)
-        .envs(variable)
+    let mut command = Command::new("cargo");
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(arguments).envs(variable).current_dir(root);
+    run_counted(command, &format!("cargo test {}", arguments.join(" ")), tally)
+}
+
+/// Real guests. The program is run by itself: a cargo would wait for the one that builds the other lanes' tests.
+fn guests(root: &Path, tally: &mut Tally) -> Result<()> {
+    let mut command = Command::new(vm_program(root)?);
+    command.env("CASEMATE_SDK_PYTHON", clients::python(root)?).current_dir(root.join(VM_PACKAGE));
+    run_counted(command, "the vm lane", tally)
+}
+
+/// Builds the test program of the vm lane and says where it lies.
+fn vm_program(root: &Path) -> Result<PathBuf> {
+    let output = Command::new("cargo")
+        .args(["test", "--workspace", "--test", "vm", "--no-run", "--message-format", "json"])
+        .stderr(Stdio::inherit())
         .current_dir(root)
-        .stdout(Stdio::piped())
-        .spawn()
+        .output()
         .context("running cargo test")?;
+    ensure!(output.status.success(), "the vm lane's tests do not build");
+    let artifact = |line: &str| -> Option<PathBuf> {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let wanted = message["target"]["name"] == "vm" && message["target"]["kind"][0] == "test";
+        wanted.then(|| message["executable"].as_str().map(PathBuf::from))?
+    };
+    String::from_utf8(output.stdout)?
+        .lines()
+        .find_map(artifact)
+        .context("cargo names no program of the vm lane")
+}
+
+/// Runs tests, passes on what they print and counts it.
+fn run_counted(mut command: Command, name: &str, tally: &mut Tally) -> Result<()> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("running {name}"))?;
     let before = tally.failed;
-    let output = lines(child.stdout.take().context("cargo's output")?);
+    let output = lines(child.stdout.take().context("the tests' output")?);
     let ended = tally.follow(&output);
     let succeeded = ended && child.wait()?.success();
     if !ended {
-        give_up(&mut child, arguments)?;
+        give_up(&mut child, name)?;
     }
     if !succeeded && tally.failed == before {
         tally.failed += 1;
-        tally.failures.push(format!("cargo test {} did not build, run or end", arguments.join(" ")));
+        tally.failures.push(format!("{name} did not build, run or end"));
     }
     Ok(())
 }
@@ -172,10 +188,10 @@ fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Ends a lane that says nothing. What its tests started stays: it is what one would look at.
-fn give_up(child: &mut Child, arguments: &[&str]) -> Result<()> {
-    let (minutes, lane) = (SILENCE.as_secs() / 60, arguments.join(" "));
-    crate::say(&format!("nothing came from `cargo test {lane}` for {minutes} minutes: given up"));
-    child.kill().context("ending cargo test")
+fn give_up(child: &mut Child, name: &str) -> Result<()> {
+    let minutes = SILENCE.as_secs() / 60;
+    crate::say(&format!("nothing came from {name} for {minutes} minutes: given up"));
+    child.kill().with_context(|| format!("ending {name}"))
 }
 
 impl Tally {
