@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use public_api::Denial;
-use public_api::attestation::{AttachedData, CLAIM_NONCE_SOURCE, Claims, DataType, EvidenceBundle};
+use public_api::attestation::{
+    AttachedData, CLAIM_BOOT_REFERENCE, CLAIM_NONCE_SOURCE, Claims, DataType, EvidenceBundle,
+};
 use public_api::encoding::from_base64_any;
 use public_api::jwk::JwkSet;
 use serde::Serialize;
@@ -22,7 +24,8 @@ use crate::app::request::{Attached, Evidence};
 use crate::config::{ConfigError, ReferenceConfig, read};
 
 /// Claims that only the service can state: evidence neither proves nor contradicts them.
-const STATED_BY_SERVICE: [&str; 7] = ["iss", "iat", "nbf", "exp", "jti", "nonce", CLAIM_NONCE_SOURCE];
+const STATED_BY_SERVICE: [&str; 8] =
+    ["iss", "iat", "nbf", "exp", "jti", "nonce", CLAIM_NONCE_SOURCE, CLAIM_BOOT_REFERENCE];
 
 /// Arguments of `verify`.
 #[derive(Clone, Debug, clap::Args)]

@@ -16,8 +16,10 @@ struct Case {
 
 impl Case {
     async fn new() -> Self {
-        let lab = Lab::new().await;
-        let attempt = Attempt::honest();
+        Self::of(Lab::new().await, &Attempt::honest()).await
+    }
+
+    async fn of(lab: Lab, attempt: &Attempt) -> Self {
         let (_, answer) = lab.attest(&attempt.body()).await;
         let (_, certs) = lab.get("/certs").await;
         std::fs::write(lab.directory.path().join("jwks.json"), certs.to_string()).expect("written");
@@ -89,6 +91,25 @@ async fn an_honest_bundle_verifies_claim_by_claim() {
     let (status, result) =
         case.verify(&[("--development-root", OURS.root()), ("--reference", case.path("reference.toml"))]);
     assert_eq!((status, &result["tokenSignature"]), (0, &json!("notChecked")));
+}
+
+#[tokio::test]
+async fn the_name_of_a_boot_chain_is_the_services_to_state() {
+    let lab = Lab::new().await;
+    let chain = json!({
+        "loader": "systemd-boot", "entry": "debian.conf", "version": "6.12.1",
+        "pcrs": {"4": "04".repeat(32), "7": "07".repeat(32)},
+    });
+    let reference = json!({"name": "debian-13", "bootChain": chain});
+    assert_eq!(lab.put("/bootReferences", &reference.to_string(), ADMIN_TOKEN).await.0, 200);
+    let mut attempt = Attempt::honest();
+    attempt.runtime["boot-chain"] = chain;
+    attempt.bind();
+    let (status, result) = Case::of(lab, &attempt).await.verify_with_everything();
+    assert_eq!((status, &result["verified"]), (0, &json!(true)), "{result}");
+    let comparison = result["comparison"].as_array().expect("a list");
+    let named = comparison.iter().find(|claim| claim["claim"] == "x-casemate-boot-reference").expect("it");
+    assert_eq!((&named["token"], &named["result"]), (&json!("debian-13"), &json!("statedByService")));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use vtpm::hcl::HclReport;
 use vtpm::{PcrBank, RsaPublic, quote};
 
-use super::{BOOT, Scenario, VM};
+use super::{BOOT, Scenario, VM, guest_tools};
 
 pub fn secure_boot_is_on(scenario: &mut Scenario) -> Result<()> {
     let variable = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -184,6 +184,26 @@ pub fn claims_match(scenario: &mut Scenario) -> Result<()> {
     let result = scenario.platform()?.json(&["vm", "attest", VM])?;
     let rows = result["comparison"].as_array().context("a comparison")?;
     ensure!(rows.len() >= 14 && rows.iter().all(|row| row["holds"] == true), "{result}");
+    Ok(())
+}
+
+/// What the token that the paravisor got says of the chain that it sealed to.
+fn boot_reference(platform: &Installation) -> Result<Option<String>> {
+    let evidence = evidence(platform)?;
+    let claims = guest_tools::claims(evidence["token"].as_str().context("a token")?)?;
+    Ok(claims["x-casemate-boot-reference"].as_str().map(str::to_owned))
+}
+
+pub fn token_names_the_boot_chain(scenario: &mut Scenario) -> Result<()> {
+    let name = boot_reference(scenario.platform()?)?.context("the token names a boot chain")?;
+    ensure!(name.starts_with(&format!("{}-13.0.0+", scenario.image)), "{name}");
+    Ok(())
+}
+
+/// A chain of the guest's own making is nobody's reference.
+pub fn token_names_no_boot_chain(scenario: &Scenario) -> Result<()> {
+    let name = boot_reference(scenario.platform()?)?;
+    ensure!(name.is_none(), "{name:?}");
     Ok(())
 }
 

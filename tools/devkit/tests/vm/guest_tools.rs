@@ -81,7 +81,8 @@ fn put(platform: &Installation, program: &Path) -> Result<()> {
     platform.in_guest_with(VM, &line, packed.path())
 }
 
-fn claims(token: &str) -> Result<Value> {
+/// The claims of a token, unverified.
+pub fn claims(token: &str) -> Result<Value> {
     let payload = token.trim().split('.').nth(1).context("a token has three parts")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?)
 }
@@ -100,9 +101,6 @@ pub fn agent_gets_evidence_and_tokens(scenario: &mut Scenario) -> Result<()> {
     let claims = claims(&platform.in_guest(VM, &format!("{line} {}", service(platform)))?)?;
     ensure!(claims["nonce"] == "of-the-guest" && claims["x-ms-sevsnpvm-vmpl"] == 0, "{claims}");
     ensure!(claims["x-ms-runtime"]["user-data"] == "a5".repeat(64), "{claims}");
-    let chain =
-        claims["x-casemate-boot-reference"].as_str().context("the token names the image's boot chain")?;
-    ensure!(chain.starts_with(&format!("{}-13.0.0+", scenario.image)), "{chain}");
     Ok(())
 }
 

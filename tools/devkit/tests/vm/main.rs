@@ -103,6 +103,7 @@ fn main() -> Result<ExitCode> {
         check("the_booted_pcrs_are_the_predicted_ones", guest::pcrs_are_predicted),
         check("the_volume_key_is_unsealed_once_a_boot", guest::key_is_unsealed_once),
         check("the_tokens_claims_match_what_was_deployed", guest::claims_match),
+        check("the_token_names_the_boot_chain_of_the_image", guest::token_names_the_boot_chain),
         check("evidence_verifies_offline_and_only_with_the_development_root", guest::evidence_is_development),
         check("the_metadata_service_answers_in_the_guest", guest::metadata_answers),
         check("the_guest_agent_gets_evidence_and_tokens", guest_tools::agent_gets_evidence_and_tokens),

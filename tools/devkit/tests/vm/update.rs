@@ -66,5 +66,6 @@ pub fn another_kernel_boots(scenario: &mut Scenario) -> Result<()> {
 pub fn the_new_chain_is_shown(scenario: &mut Scenario) -> Result<()> {
     guest::root_is_encrypted(scenario)?;
     guest::pcrs_are_predicted(scenario)?;
+    guest::token_names_no_boot_chain(scenario)?;
     guest::claims_match(scenario)
 }
