@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use memchr::memchr2;
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_encode_padding(false)
@@ -34,7 +35,7 @@ pub fn to_base64(bytes: &[u8]) -> String {
 
 /// Decodes either alphabet, padded or not.
 pub fn from_base64_any(text: &str) -> Result<Vec<u8>, NotBase64> {
-    let engine = if text.contains(['+', '/']) { STD } else { URL };
+    let engine = if memchr2(b'+', b'/', text.as_bytes()).is_some() { STD } else { URL };
     engine.decode(text).map_err(|_| NotBase64)
 }
 

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use der::asn1::{AnyRef, UintRef};
-use der::{Decode, Reader, SliceReader, Tagged};
+use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use x509_cert::certificate::Version;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
@@ -46,6 +46,8 @@ impl Certificate {
     /// Reads DER; nothing may stand behind it.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, der::Error> {
         let parsed = x509_cert::Certificate::from_der(der)?;
+        let tbs = parsed.tbs_certificate();
+        [tbs.issuer(), tbs.subject()].into_iter().try_for_each(check_text)?;
         Ok(Self { der: der.to_vec(), parsed })
     }
 
@@ -159,6 +161,16 @@ impl Certificate {
         let point: Point = spki.subject_public_key.as_bytes()?.try_into().ok()?;
         (spki.algorithm.oid == EC && curve == P384 && point.first() == Some(&4)).then_some(point)
     }
+}
+
+/// A UTF8String holds UTF-8 (X.690 section 8.23): the parser leaves the values of a name unread.
+fn check_text(name: &Name) -> Result<(), der::Error> {
+    let texts = name.iter().filter(|part| part.value.tag() == Tag::Utf8String);
+    let mut bytes = texts.map(|part| part.value.value());
+    if bytes.any(|bytes| std::str::from_utf8(bytes).is_err()) {
+        return Err(Tag::Utf8String.value_error().into());
+    }
+    Ok(())
 }
 
 fn common_name(name: &Name) -> Option<String> {

@@ -152,6 +152,12 @@ fn seeds() -> Vec<Vec<u8>> {
     let no_policy = Report { policy: GuestPolicy(0), ..forge.report };
     seeds.extend([unnamed, no_policy].map(|report| in_mode(2, &report.encode())));
     seeds.extend((12..).zip(milan()).map(|(mode, der)| in_mode(mode, &der)));
+    // Found by fuzzing: a subject that is no UTF-8.
+    let leaf = report::forges().swap_remove(0).parts().leaf;
+    let mut no_text = signed_part(&leaf).expect("a leaf of ours").to_vec();
+    let at = no_text.windows(8).rposition(|text| text == b"Casemate").expect("the subject's organisation");
+    no_text[at + 4] = 0xED;
+    seeds.push(in_mode(4, &no_text));
     for (mode, forge) in (4..).zip(report::forges()) {
         let made = forge.parts();
         seeds.push(in_mode(mode, signed_part(&made.leaf).expect("a leaf of ours")));

@@ -10,6 +10,10 @@ use attestation_service::{chain, run, shut_down_on_signal, verify};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// A request makes and drops some hundred small values: a tenth of its time went into the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The attestation service of Casemate.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]

@@ -4,7 +4,7 @@
 //! to disk. Its CPU time is read from the kernel; the raw primitives are measured in turn with it, in the same run.
 //!
 //!     cargo bench -p attestation_service --bench attest                 # everything but the million
-//!     cargo bench -p attestation_service --bench attest -- PART         # primitives, rates, policies, cold, million
+//!     cargo bench -p attestation_service --bench attest -- PART         # primitives [EVIDENCE], rates, policies, cold, million
 
 #![allow(clippy::print_stdout, reason = "a benchmark's result is its output")]
 #![allow(missing_docs, reason = "a program")]
@@ -33,7 +33,7 @@ const REQUESTS: u32 = 4000;
 const CONNECTIONS: u32 = 32;
 
 fn main() {
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let wanted = words().next();
     let parts: [(&str, fn()); 5] = [
         ("primitives", beside_the_primitives),
         ("rates", rates),
@@ -44,6 +44,11 @@ fn main() {
     let chosen = |name: &str| wanted.as_deref().map_or(name != "million", |wanted| wanted == name);
     assert!(parts.iter().any(|(name, _)| chosen(name)), "there is no part {wanted:?}");
     parts.iter().filter(|(name, _)| chosen(name)).for_each(|(_, part)| part());
+}
+
+/// The part that is wanted, and for `primitives` the evidence.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args().skip(1).filter(|argument| !argument.starts_with('-'))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -57,7 +62,10 @@ fn beside_the_primitives() {
     println!("| evidence | tokens | connections | primitives | request | ratio |");
     for algorithm in [TokenAlgorithm::ES384, TokenAlgorithm::RS256] {
         let server = Server::start(algorithm, None);
-        for evidence in [evidence::sev_snp_vm(), evidence::azure_guest(&server)] {
+        let all = [evidence::sev_snp_vm(), evidence::azure_guest(&server)];
+        for evidence in
+            all.into_iter().filter(|evidence| words().nth(1).is_none_or(|name| name == evidence.name))
+        {
             load::run(&server, &evidence, CONNECTIONS, REQUESTS);
             for connections in [CONNECTIONS, 1] {
                 beside(&server, &evidence, algorithm, connections);

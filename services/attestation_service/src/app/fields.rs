@@ -2,8 +2,10 @@
 //!
 //! An unknown member, one that is there twice, and one of another type are errors that name the member.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -25,25 +27,25 @@ impl FieldError {
     }
 }
 
-/// The members of one object.
-pub struct Fields {
+/// The members of one object; their values stay where they came in.
+pub struct Fields<'a> {
     path: String,
-    members: Vec<(&'static str, Box<RawValue>)>,
+    members: Vec<(&'static str, &'a RawValue)>,
 }
 
-struct RawMembers(Vec<(String, Box<RawValue>)>);
+struct RawMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for RawMembers {
+impl<'de> Deserialize<'de> for RawMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = RawMembers;
+            type Value = RawMembers<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawMembers<'de>, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
@@ -55,11 +57,11 @@ impl<'de> Deserialize<'de> for RawMembers {
     }
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// Reads an object that has no other members than `known`. `path` is the object's own place, empty for the body.
-    pub fn parse(path: &str, text: &[u8], known: &[&'static str]) -> Result<Self, FieldError> {
+    pub fn parse(path: &str, text: &'a [u8], known: &[&'static str]) -> Result<Self, FieldError> {
         let place = if path.is_empty() { "body" } else { path };
-        let raw: RawMembers = serde_json::from_slice(text)
+        let raw: RawMembers<'a> = serde_json::from_slice(text)
             .map_err(|error| FieldError::new(place, format!("not the expected JSON: {error}")))?;
         let mut fields = Self { path: path.to_owned(), members: Vec::new() };
         for (name, value) in raw.0 {
@@ -85,7 +87,7 @@ impl Fields {
     }
 
     /// The JSON text of a member; `None` if it is missing or null.
-    pub fn raw(&self, name: &'static str) -> Option<&str> {
+    pub fn raw(&self, name: &'static str) -> Option<&'a str> {
         let (_, value) = self.members.iter().find(|(present, _)| *present == name)?;
         Some(value.get()).filter(|text| *text != "null")
     }
@@ -105,10 +107,19 @@ impl Fields {
 
     /// Bytes in any spelling of base64.
     pub fn bytes(&self, name: &'static str) -> Result<Vec<u8>, FieldError> {
-        let text: String = self.required(name)?;
+        let text = match self.raw(name).and_then(plain) {
+            Some(text) => Cow::Borrowed(text),
+            None => Cow::Owned(self.required::<String>(name)?),
+        };
         public_api::encoding::from_base64_any(&text)
             .map_err(|error| FieldError::new(self.place(name), error.to_string()))
     }
+}
+
+/// What stands between the quotes of a JSON text, if it stands for itself. It was parsed as JSON before.
+fn plain(json: &str) -> Option<&str> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    memchr(b'\\', text.as_bytes()).is_none().then_some(text)
 }
 
 #[cfg(test)]
@@ -129,6 +140,7 @@ mod tests {
         let cases = [
             (r#"{"report":"AQI"}"#, "[1, 2]"),
             (r#"{"REPORT":"AQI=","RuntimeData":null}"#, "[1, 2]"),
+            (r#"{"report":"\u0041QI"}"#, "[1, 2]"),
             (r#"{"report":"AQI","rePort":"AQI"}"#, "`report`: given twice"),
             (r#"{"report":"AQI","extra":1}"#, "`extra`: unknown field, expected one of report, runtimeData"),
             (r#"{"runtimeData":1}"#, "`report`: missing"),

@@ -101,7 +101,7 @@ pub(super) fn evidence(report: &[u8]) -> Result<SevSnpEvidence, FieldError> {
     })
 }
 
-pub(super) fn attached(fields: &Fields, name: &'static str) -> Result<Option<Attached>, FieldError> {
+pub(super) fn attached(fields: &Fields<'_>, name: &'static str) -> Result<Option<Attached>, FieldError> {
     let Some(text) = fields.raw(name) else { return Ok(None) };
     let members = Fields::parse(name, text.as_bytes(), &["data", "dataType"])?;
     let data_type: DataType = members.required("dataType")?;

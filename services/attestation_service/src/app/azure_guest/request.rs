@@ -129,7 +129,7 @@ impl GuestRequest {
 }
 
 impl ClientPayload {
-    fn parse(fields: &Fields) -> Result<Self, FieldError> {
+    fn parse(fields: &Fields<'_>) -> Result<Self, FieldError> {
         let shown: Map<String, Value> = fields.optional("ClientPayload")?.unwrap_or_default();
         let place = fields.place("ClientPayload");
         let mut size = 0;
@@ -166,7 +166,7 @@ impl TpmInfo {
         "PCRs",
     ];
 
-    fn parse(fields: &Fields) -> Result<Self, FieldError> {
+    fn parse(fields: &Fields<'_>) -> Result<Self, FieldError> {
         Ok(Self {
             aik_cert: without_padding(optional_bytes(fields, "AikCert")?),
             aik_pub: fields.bytes("AikPub")?,
@@ -181,7 +181,7 @@ impl TpmInfo {
 }
 
 impl Isolation {
-    fn parse(fields: &Fields) -> Result<Self, FieldError> {
+    fn parse(fields: &Fields<'_>) -> Result<Self, FieldError> {
         let kind: String = fields.required("Type")?;
         let is = |name: &str| kind.eq_ignore_ascii_case(name);
         if is("Tdx") {
@@ -199,7 +199,8 @@ impl Isolation {
         }
         let evidence = nested(fields, "Evidence", &["Proof", "RunTimeData"])?;
         let place = evidence.place("Proof");
-        let proof = Fields::parse(&place, &evidence.bytes("Proof")?, &["SnpReport", "VcekCertChain"])?;
+        let proof = evidence.bytes("Proof")?;
+        let proof = Fields::parse(&place, &proof, &["SnpReport", "VcekCertChain"])?;
         let runtime = AttachedData { data: evidence.bytes("RunTimeData")?, data_type: DataType::JSON };
         Ok(Self::SevSnp(Box::new(Evidence {
             report: proof.bytes("SnpReport")?,
@@ -211,7 +212,7 @@ impl Isolation {
 }
 
 /// `PcrSet` and `PCRs`: the same PCRs, each once, with SHA-256 values.
-fn pcrs(fields: &Fields) -> Result<PcrBank, FieldError> {
+fn pcrs(fields: &Fields<'_>) -> Result<PcrBank, FieldError> {
     let mut set: Vec<u8> = fields.required("PcrSet")?;
     set.sort_unstable();
     let valid = set.last().is_some_and(|last| *last < 24) && set.windows(2).all(|pair| pair[0] != pair[1]);
@@ -239,13 +240,17 @@ fn pcrs(fields: &Fields) -> Result<PcrBank, FieldError> {
     Ok(bank)
 }
 
-fn nested(fields: &Fields, name: &'static str, known: &[&'static str]) -> Result<Fields, FieldError> {
+fn nested<'a>(
+    fields: &Fields<'a>,
+    name: &'static str,
+    known: &[&'static str],
+) -> Result<Fields<'a>, FieldError> {
     let place = fields.place(name);
     let text = fields.raw(name).ok_or_else(|| FieldError::new(&place, "missing"))?;
     Fields::parse(&place, text.as_bytes(), known)
 }
 
-fn text(fields: &Fields, name: &'static str) -> Result<String, FieldError> {
+fn text(fields: &Fields<'_>, name: &'static str) -> Result<String, FieldError> {
     let text = String::from_utf8(fields.bytes(name)?).ok().filter(|text| text.len() <= MAX_TEXT);
     text.ok_or_else(|| {
         FieldError::new(
@@ -255,7 +260,7 @@ fn text(fields: &Fields, name: &'static str) -> Result<String, FieldError> {
     })
 }
 
-fn optional_bytes(fields: &Fields, name: &'static str) -> Result<Vec<u8>, FieldError> {
+fn optional_bytes(fields: &Fields<'_>, name: &'static str) -> Result<Vec<u8>, FieldError> {
     if fields.raw(name).is_none() { Ok(Vec::new()) } else { fields.bytes(name) }
 }
 

@@ -79,7 +79,7 @@ impl Envelope {
 }
 
 impl Message {
-    fn parse(fields: &Fields) -> Result<Self, FieldError> {
+    fn parse(fields: &Fields<'_>) -> Result<Self, FieldError> {
         if let Some(jws) = fields.optional::<String>("request")? {
             return TpmRequest::parse(&jws).map(|request| Self::Request(Box::new(request)));
         }
@@ -174,13 +174,17 @@ fn check_header(header: &[u8]) -> Result<(), FieldError> {
     Ok(())
 }
 
-fn nested(fields: &Fields, name: &'static str, known: &[&'static str]) -> Result<Fields, FieldError> {
+fn nested<'a>(
+    fields: &Fields<'a>,
+    name: &'static str,
+    known: &[&'static str],
+) -> Result<Fields<'a>, FieldError> {
     let place = fields.place(name);
     let text = fields.raw(name).ok_or_else(|| FieldError::new(&place, "missing"))?;
     Fields::parse(&place, text.as_bytes(), known)
 }
 
-fn jwk(fields: &Fields, name: &'static str) -> Result<RsaPublic, FieldError> {
+fn jwk(fields: &Fields<'_>, name: &'static str) -> Result<RsaPublic, FieldError> {
     let members = nested(fields, name, &["kty", "n", "e", "kid", "alg", "use", "key_ops"])?;
     if members.required::<String>("kty")? != "RSA" {
         return Err(FieldError::new(members.place("kty"), "expected RSA"));
@@ -189,7 +193,7 @@ fn jwk(fields: &Fields, name: &'static str) -> Result<RsaPublic, FieldError> {
 }
 
 /// Exactly one log, of the TCG's form.
-fn log(fields: &Fields) -> Result<Vec<u8>, FieldError> {
+fn log(fields: &Fields<'_>) -> Result<Vec<u8>, FieldError> {
     let place = fields.place("logs");
     let logs: Vec<Box<serde_json::value::RawValue>> = fields.required("logs")?;
     let [log] = logs.as_slice() else { return Err(FieldError::new(place, "expected one log")) };
@@ -201,7 +205,7 @@ fn log(fields: &Fields) -> Result<Vec<u8>, FieldError> {
 }
 
 /// Exactly one bank, SHA-256.
-fn pcrs(fields: &Fields) -> Result<PcrBank, FieldError> {
+fn pcrs(fields: &Fields<'_>) -> Result<PcrBank, FieldError> {
     let place = fields.place("pcrs");
     let banks: Vec<Box<serde_json::value::RawValue>> = fields.required("pcrs")?;
     let [bank] = banks.as_slice() else { return Err(FieldError::new(place, "expected one bank")) };
