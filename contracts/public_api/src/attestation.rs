@@ -26,10 +26,12 @@ pub const CLAIM_BOOT_REFERENCE: &str = "x-casemate-boot-reference";
 
 /// Data whose hash the report carries, and how the token shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AttachedData {
     /// The bytes, hashed exactly as they stand.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub data: Vec<u8>,
     /// `JSON` (shown as an object) or `Binary` (shown as base64url).
     pub data_type: DataType,
@@ -37,6 +39,7 @@ pub struct AttachedData {
 
 /// How attached data is shown in the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DataType {
     /// Parsed and shown as an object.
     #[serde(alias = "json", alias = "Json")]
@@ -48,10 +51,12 @@ pub enum DataType {
 
 /// Body of `POST /attest/SevSnpVm`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AttestSevSnpVmRequest {
     /// Base64url of the UTF-8 JSON of [`SevSnpEvidence`].
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub report: Vec<u8>,
     /// Its SHA-256 is the first half of REPORT_DATA; the second half is zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,13 +74,16 @@ pub struct AttestSevSnpVmRequest {
 
 /// The inner JSON of [`AttestSevSnpVmRequest::report`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct SevSnpEvidence {
     /// The 1,184 bytes of the report.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub snp_report: Vec<u8>,
     /// PEM of VCEK or VLEK, then ASK, then ARK.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub vcek_cert_chain: Vec<u8>,
     /// Endorsements of utility VMs; accepted and ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +92,7 @@ pub struct SevSnpEvidence {
 
 /// Answer of the attestation routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AttestResponse {
     /// A JWS in compact form.
     pub token: String,
@@ -91,6 +100,7 @@ pub struct AttestResponse {
 
 /// Answer of `POST /nonces`: a value that this service accepts once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct NonceResponse {
     /// 64 lower-case hex characters.
@@ -106,6 +116,7 @@ pub type Claims = Map<String, Value>;
 ///
 /// `keys` holds one RSA key, `HCLTransferKey`, with `key_ops: ["encrypt"]`: released keys are wrapped to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct ParavisorRuntimeClaims {
     /// The transfer key.
@@ -123,6 +134,7 @@ pub struct ParavisorRuntimeClaims {
 
 /// Which guest state of which VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GuestStateClaim {
     /// Upper-case GUID; equals `vmId` of the launch document.
@@ -133,6 +145,7 @@ pub struct GuestStateClaim {
 
 /// The boot chain that the paravisor predicted and sealed to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct BootChainClaim {
     /// `systemd-boot`, `grub` or `uki`.
@@ -147,20 +160,24 @@ pub struct BootChainClaim {
 
 /// Everything needed to verify a VM offline, as stored by the control plane and by `casemate vm evidence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EvidenceBundle {
     /// Format version: 1.
     pub version: u32,
     /// The 1,184 bytes of the report.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub snp_report: Vec<u8>,
     /// PEM of VCEK or VLEK, ASK, ARK.
     pub certificate_chain: String,
     /// The runtime claims, byte for byte.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub runtime_data: Vec<u8>,
     /// The launch document, byte for byte.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub init_time_data: Vec<u8>,
     /// The token that the attestation service gave for it.
     pub token: String,

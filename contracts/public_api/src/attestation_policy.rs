@@ -9,6 +9,7 @@ use crate::Denial;
 
 /// What kind of evidence is attested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum AttestationType {
     /// A report of an SEV-SNP secure processor.
     SevSnpVm,
@@ -39,6 +40,7 @@ impl AttestationType {
 
 /// Who may set the policies of a provider (`trustModel` of `Microsoft.Attestation/attestationProviders`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TrustModel {
     /// Whoever has the role; a policy may be unsigned, or signed by any key.
     #[default]
@@ -50,6 +52,7 @@ pub enum TrustModel {
 
 /// Signature algorithm of a provider's tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TokenAlgorithm {
     /// RSA-2048, PKCS #1 v1.5, SHA-256.
     #[default]
@@ -70,6 +73,7 @@ impl TokenAlgorithm {
 
 /// Whether attesting with a TPM's quote alone needs a bearer token (`tpmAttestationAuthentication`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum TpmAttestationAuthentication {
     /// Anybody may.
     #[default]
@@ -81,6 +85,7 @@ pub enum TpmAttestationAuthentication {
 /// The Resource Manager resource that a provider belongs to: whoever may read or change the resource may read or change the
 /// provider's policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderResource {
     /// `/subscriptions/{guid}/resourceGroups/{group}/providers/Microsoft.Attestation/attestationProviders/{name}`.
@@ -91,6 +96,7 @@ pub struct ProviderResource {
 
 /// Body of `PUT /providers/{name}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderSettings {
     /// Fixed when the provider is made.
@@ -112,6 +118,7 @@ pub struct ProviderSettings {
 
 /// Answer of the provider routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProviderView {
     /// 3 to 24 lower-case letters, digits and hyphens; `default` is the one at the root.
@@ -133,6 +140,7 @@ pub struct ProviderView {
 
 /// What a version of a policy is to the provider now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum PolicyState {
     /// It decides.
@@ -145,6 +153,7 @@ pub enum PolicyState {
 
 /// One version of a policy. Version 0 is the one that the service ships.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyVersion {
     /// Counted from 1 for each provider and attestation type.
@@ -166,6 +175,7 @@ pub struct PolicyVersion {
 
 /// Answer of `POST /policies/{type}:dryRun`: what the policy would say to the evidence that is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DryRun {
     /// Hash of the policy that was tried.
@@ -180,6 +190,7 @@ pub struct DryRun {
 
 /// Evidence that two policies treat differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DryRunChange {
     /// The VM, as the decision log names it.
@@ -196,6 +207,7 @@ pub struct DryRunChange {
 
 /// Answer of `GET /policies/{type}/difference?from=N&to=M`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyDifference {
     /// The older version.

@@ -15,6 +15,7 @@ pub const BUNDLE_VERSION: u32 = 1;
 /// Everything that a service knows of AMD's key distribution service, for one that cannot reach it. It carries nothing
 /// that is believed: whoever reads it verifies every item against its own pinned roots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollateralBundle {
     /// [`BUNDLE_VERSION`].
@@ -31,6 +32,7 @@ pub struct CollateralBundle {
 
 /// ASK or ASVK with its ARK.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundledIssuer {
     /// `Milan`, `Genoa` or `Turin`.
@@ -39,14 +41,17 @@ pub struct BundledIssuer {
     pub issues: String,
     /// DER of the ASK or ASVK.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub ask: Vec<u8>,
     /// DER of the ARK.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub ark: Vec<u8>,
 }
 
 /// The certificate of a chip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundledVcek {
     /// See [`ChipAndTcb::product`].
@@ -57,22 +62,26 @@ pub struct BundledVcek {
     pub tcb: String,
     /// DER.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub certificate: Vec<u8>,
 }
 
 /// A revocation list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundledList {
     /// SHA-256 (hex) of the root that signed it.
     pub root: String,
     /// DER.
     #[serde(with = "base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub list: Vec<u8>,
 }
 
 /// What names a VCEK.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ChipAndTcb {
     /// `Milan`, `Genoa` or `Turin`.
@@ -85,6 +94,7 @@ pub struct ChipAndTcb {
 
 /// Answer of `POST /collateral/bundle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundleImported {
     /// How many issuers the bundle had.
@@ -97,6 +107,7 @@ pub struct BundleImported {
 
 /// Body of `POST /collateral:prefetch`: a chip with its TCB, or a report of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefetchRequest {
     /// See [`ChipAndTcb::product`].
@@ -115,6 +126,7 @@ pub struct PrefetchRequest {
 
 /// Answer of `POST /collateral:prefetch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Prefetched {
     /// The chip that can be verified now.
@@ -126,6 +138,7 @@ pub struct Prefetched {
 
 /// Lowest accepted patch levels by component; a level that is not given is not checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PatchLevels {
     /// Firmware of the management controller (Turin).
@@ -147,6 +160,7 @@ pub struct PatchLevels {
 
 /// What a security bulletin demands of a product.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcbRequirement {
     /// For example `AMD-SB-3015`.
@@ -162,6 +176,7 @@ pub struct TcbRequirement {
 
 /// The payload of a signed table of minimum patch levels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MinimumTcbTable {
     /// `minimum-tcb`: what the signature is for.
@@ -179,6 +194,7 @@ pub const MINIMUM_TCB_DOCUMENT: &str = "minimum-tcb";
 
 /// Answer of `GET /minimumTcb` and `PUT /minimumTcb`: what is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MinimumTcbInForce {
     /// The table; none before the first one was set.
@@ -191,6 +207,7 @@ pub struct MinimumTcbInForce {
 
 /// Answer of `POST /minimumTcb:dryRun`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MinimumTcbDryRun {
     /// Stored evidence that was looked at.
@@ -207,6 +224,7 @@ pub struct MinimumTcbDryRun {
 
 /// A VM that a table would refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TcbRefusal {
     /// The provider that it attested to.
@@ -221,6 +239,7 @@ pub struct TcbRefusal {
 
 /// Payload of the signed document of `GET /referenceValues` and `PUT /referenceValues`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReferenceDocument {
     /// `reference-values`: what the signature is for.
@@ -245,6 +264,7 @@ pub const REFERENCE_DOCUMENT: &str = "reference-values";
 
 /// A launch that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReferenceValue {
     /// As `x-casemate-reference` shows it.
@@ -261,6 +281,7 @@ pub struct ReferenceValue {
 
 /// The boot chain of an image: body of `PUT /bootReferences`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BootReference {
     /// As `x-casemate-boot-reference` shows it: 1 to 100 letters, digits, `-`, `.`, `_`, `+` or `~`.
@@ -274,6 +295,7 @@ pub struct BootReference {
 
 /// Body of `POST /bootReferences:remove`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BootReferenceName {
     /// See [`BootReference::name`].
@@ -282,6 +304,7 @@ pub struct BootReferenceName {
 
 /// What a launch digest is computed from: files by their SHA-384, hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReferenceInputs {
     /// The firmware's code image.
@@ -300,6 +323,7 @@ pub struct ReferenceInputs {
 
 /// Answer of `PUT /referenceValues`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReferencesImported {
     /// Whose values.

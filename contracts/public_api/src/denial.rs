@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why something was refused. Every field is for people; `code` is for programs and never changes its meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[error("{code}: {claim}: expected {expected}, found {actual} (rule: {rule}); {remedy}")]
 pub struct Denial {
@@ -44,6 +45,7 @@ impl Denial {
 
 /// The error envelope of Resource Manager, Key Vault and Azure Attestation: `{"error":{"code","message",...}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// The error itself.
     pub error: ErrorDetail,
@@ -51,6 +53,7 @@ pub struct ErrorBody {
 
 /// One error, perhaps with nested ones (Resource Manager common error format).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorDetail {
     /// Stable code, for example `BadRequest`.
     pub code: String,

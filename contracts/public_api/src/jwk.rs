@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A public key. Binary members are base64url without padding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Jwk {
     /// Key id: for vault keys the full URL with the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +45,7 @@ pub struct Jwk {
 
 /// A set of keys, as `/certs` and `jwks_uri` answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JwkSet {
     /// The keys.
     pub keys: Vec<Jwk>,

@@ -10,6 +10,7 @@ use crate::jwk::Jwk;
 
 /// Wrapping of a released key: RSA-OAEP (hash in the name, SHA-1 for the first) of a KEK, then AES-KWP of the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum KeyEncryption {
     /// RSA-OAEP with SHA-1.
     #[default]
@@ -25,6 +26,7 @@ pub enum KeyEncryption {
 
 /// `attributes` of a key; times are Unix seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyAttributes {
     /// A disabled key answers no operation.
@@ -55,6 +57,7 @@ pub struct KeyAttributes {
 
 /// `release_policy`: the policy's JSON as base64url.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReleasePolicy {
     /// `application/json; charset=utf-8`.
@@ -62,6 +65,7 @@ pub struct KeyReleasePolicy {
     pub content_type: Option<String>,
     /// The policy document.
     #[serde(with = "crate::encoding::base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub data: Vec<u8>,
     /// An immutable policy can never be replaced.
     #[serde(default)]
@@ -70,6 +74,7 @@ pub struct KeyReleasePolicy {
 
 /// Body of `POST /keys/{name}/create`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyCreateParameters {
     /// `RSA`, `RSA-HSM`; others are refused by name until they are built.
@@ -99,6 +104,7 @@ pub struct KeyCreateParameters {
 
 /// A key as the vault answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyBundle {
     /// Public part; `kid` is the key's URL with its version.
     pub key: Jwk,
@@ -114,6 +120,7 @@ pub struct KeyBundle {
 
 /// Body of `PATCH /keys/{name}/{version}`: what is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyUpdateParameters {
     /// Permitted operations.
@@ -132,6 +139,7 @@ pub struct KeyUpdateParameters {
 
 /// A key in a list: no key material.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyItem {
     /// The key's URL, in lists of versions with the version.
     pub kid: String,
@@ -147,6 +155,7 @@ pub struct KeyItem {
 
 /// Answer of `GET /keys`, `GET /keys/{name}/versions` and `GET /deletedkeys`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyListResult {
     /// One page.
@@ -157,6 +166,7 @@ pub struct KeyListResult {
 
 /// When a key was deleted, and until when it can be recovered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Deletion {
     /// URL of the deleted key.
@@ -169,6 +179,7 @@ pub struct Deletion {
 
 /// Answer of `DELETE /keys/{name}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DeletedKeyBundle {
     /// The newest version.
     #[serde(flatten)]
@@ -180,27 +191,32 @@ pub struct DeletedKeyBundle {
 
 /// Body of `wrapkey` and `unwrapkey`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyOperationParameters {
     /// `RSA-OAEP`, `RSA-OAEP-256`.
     pub alg: String,
     /// Input.
     #[serde(with = "crate::encoding::base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub value: Vec<u8>,
 }
 
 /// Answer of `wrapkey` and `unwrapkey`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyOperationResult {
     /// The key that was used.
     pub kid: String,
     /// Output.
     #[serde(with = "crate::encoding::base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub value: Vec<u8>,
 }
 
 /// Body of `POST /keys/{name}/{version}/release`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyReleaseParameters {
     /// The attestation token.
@@ -215,6 +231,7 @@ pub struct KeyReleaseParameters {
 
 /// Answer of `release`: a JWS whose payload is a [`ReleasePayload`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyReleaseResult {
     /// Compact JWS, RS256, with `x5c`.
     pub value: String,
@@ -222,6 +239,7 @@ pub struct KeyReleaseResult {
 
 /// Payload of the release JWS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReleasePayload {
     /// What was asked.
     pub request: ReleaseRequestEcho,
@@ -231,6 +249,7 @@ pub struct ReleasePayload {
 
 /// The request as the service understood it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct ReleaseRequestEcho {
     /// API version of the request.
@@ -246,6 +265,7 @@ pub struct ReleaseRequestEcho {
 
 /// The wrapped key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReleaseResponse {
     /// Bundle whose `key.key_hsm` is base64url of the JSON of [`KeyHsm`].
     pub key: KeyBundle,
@@ -253,6 +273,7 @@ pub struct ReleaseResponse {
 
 /// `key_hsm`: OAEP block of the KEK (as long as the modulus), then AES-KWP of the PKCS#8 key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyHsm {
     /// `1.0`.
     pub schema_version: String,
@@ -260,11 +281,13 @@ pub struct KeyHsm {
     pub header: KeyHsmHeader,
     /// The two blocks.
     #[serde(with = "crate::encoding::base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub ciphertext: Vec<u8>,
 }
 
 /// Header of [`KeyHsm`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyHsmHeader {
     /// The wrapping key's id in the token.
     pub kid: String,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http_service::Limits;
 use public_api::attestation_policy::TokenAlgorithm;
 use serde::Deserialize;
+use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 
 use crate::app::access::Access;
@@ -66,6 +68,15 @@ pub struct Config {
     /// Algorithm of the tokens of the provider at the root.
     #[serde(default)]
     pub token_algorithm: TokenAlgorithm,
+    /// What callers may take: rates, bodies, times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How often evidence of chips that nobody has seen may cost a request to a key distribution service.
+    #[serde(default)]
+    pub unknown_chips: UnknownChips,
+    /// Where spans are sent to.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
     /// Firmware builds whose launch digests are accepted.
     #[serde(default)]
     pub firmware: Vec<FirmwareConfig>,
@@ -83,6 +94,22 @@ fn amd_kds() -> Vec<String> {
 
 fn kds_timeout_ms() -> u64 {
     10_000
+}
+
+/// `[unknown_chips]`: requests for certificates of chips that callers without an identity bring about. 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnknownChips {
+    /// In a minute, and at once, for one address. An address of this machine has no limit of its own.
+    pub per_minute_and_address: u32,
+    /// In a minute, and at once, for all addresses.
+    pub per_minute: u32,
+}
+
+impl Default for UnknownChips {
+    fn default() -> Self {
+        Self { per_minute_and_address: 6, per_minute: 60 }
+    }
 }
 
 /// `[callers]`
@@ -283,6 +310,10 @@ impl Config {
         if let Some(other) = self.kds_urls.iter().find(|text| !is_web(text)) {
             return Err(ConfigError::value("kds_urls", format!("{other:?} is not a URL")));
         }
+        let problem = self.limits.problem().or_else(|| self.telemetry.problem());
+        if let Some((key, problem)) = problem {
+            return Err(ConfigError::value(key, problem));
+        }
         Access::new(None, &self.administrator)?;
         if let Some(callers) = &self.callers {
             callers.check()?;
@@ -355,7 +386,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `limits`, `unknown_chips`, `telemetry`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(
@@ -375,6 +406,18 @@ mod tests {
         refused(
             "[[administrator]]\nname = 'a'\ntoken_sha256 = 'abc'\nroles = []",
             expect!["configuration key `administrator.token_sha256`: expected 64 hex characters"],
+        );
+        refused(
+            "[limits]\nburst = 0",
+            expect![
+                "configuration key `limits.burst`: 0 would refuse every request; set the rate to 0 for no limit"
+            ],
+        );
+        refused(
+            "[telemetry]\notlp_endpoint = 'collector'",
+            expect![
+                "configuration key `telemetry.otlp_endpoint`: expected an http or https URL without user, query and fragment"
+            ],
         );
         refused(
             "[callers]\nissuer = 'https://login.example'\naudiences = []\njwks_file = '/f'",

@@ -10,6 +10,7 @@ mod discovery;
 mod error;
 mod log;
 mod minimum_tcb;
+mod operations;
 mod policies;
 mod providers;
 mod reference_values;
@@ -18,51 +19,59 @@ mod tpm;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::middleware::{self, Next};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use http_service::RouteTable;
+use http_service::openapi::Info;
+use serde_json::json;
 use tower::Layer as _;
 use tower::util::MapRequestLayer;
 
 use crate::app::attest::Service;
 use error::failure;
 
-/// Longest accepted body.
-pub const MAX_BODY: usize = 1024 * 1024;
+/// What the OpenAPI document says of the service.
+pub static INFO: Info = Info {
+    title: "Casemate attestation service",
+    description: "Evidence in, token out. Paths are matched without regard to case.",
+    version: env!("CARGO_PKG_VERSION"),
+    servers: || {
+        json!([
+            {"url": "/", "description": "The provider at the root."},
+            {
+                "url": "/providers/{provider}",
+                "description": "Another provider: its policies, signers and keys, and attesting with it.",
+                "variables": {"provider": {"default": "default"}},
+            },
+        ])
+    },
+};
+
+/// Every route.
+pub fn routes() -> RouteTable<Arc<Service>> {
+    let files = [
+        attest::routes(),
+        azure_guest::routes(),
+        tpm::routes(),
+        attestation_keys::routes(),
+        policies::routes(),
+        policies::signer_routes(),
+        providers::routes(),
+        collateral::routes(),
+        minimum_tcb::routes(),
+        reference_values::routes(),
+        boot_references::routes(),
+        discovery::routes(),
+        operations::routes(),
+        log::routes(),
+    ];
+    RouteTable::new(files.into_iter().flatten().collect())
+}
 
 /// The whole service as a router.
 pub fn app(service: Arc<Service>) -> Router {
-    let routes = Router::new()
-        .route("/attest/sevsnpvm", post(attest::sev_snp_vm))
-        .route("/attest/azureguest", post(azure_guest::attest))
-        .route("/attest/tpm", post(tpm::attest))
-        .route("/attest/{type}", post(attest::not_supported))
-        .route("/attestationkeycertificates", post(attestation_keys::certify))
-        .route("/nonces", post(attest::nonce))
-        .route("/policies/{type}", get(policies::show).put(policies::set).post(policies::act))
-        .route("/policies/{type}/versions", get(policies::versions))
-        .route("/policies/{type}/difference", get(policies::difference))
-        .route("/certificates", get(policies::signers))
-        .route("/certificates:add", post(policies::add_signer))
-        .route("/certificates:remove", post(policies::remove_signer))
-        .route("/signingkeys:rotate", post(providers::rotate_signing_key))
-        .route("/providers", get(providers::list))
-        .route("/providers/{name}", get(providers::show).put(providers::put).delete(providers::delete))
-        .merge(collateral::routes())
-        .merge(minimum_tcb::routes())
-        .merge(reference_values::routes())
-        .merge(boot_references::routes())
-        .route("/certs", get(discovery::certs))
-        .route("/.well-known/openid-configuration", get(discovery::openid_configuration))
-        .route("/health", get(discovery::health))
-        .route("/log", get(log::entries))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(unknown_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(request_id))
-        .with_state(service);
+    let table = routes().with_document(&INFO);
+    let routes = table.into_router(&service.gate, unknown_path, unknown_method).with_state(service);
     // The router matches by case, so the path is lowered before it gets there.
     Router::new().fallback_service(MapRequestLayer::new(lower_path).layer(routes))
 }
@@ -91,21 +100,6 @@ fn split_provider(path: &str) -> (Option<&str>, &str) {
         Some((name, rest)) if rest.len() > 1 => (Some(name), rest),
         _ => (None, path),
     }
-}
-
-/// `x-ms-request-id` in the form of a trace context (W3C `traceparent`), as Azure Attestation answers it.
-async fn request_id(request: Request, next: Next) -> Response {
-    let trace = uuid::Uuid::new_v4().simple().to_string();
-    let parent = &uuid::Uuid::new_v4().simple().to_string()[..16];
-    let id = format!("00-{trace}-{parent}-00");
-    let path = request.uri().path().to_owned();
-    let method = request.method().clone();
-    let mut response = next.run(request).await;
-    tracing::info!(%method, path, status = response.status().as_u16(), request_id = id);
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-ms-request-id", id);
-    }
-    response
 }
 
 async fn unknown_path(uri: Uri) -> Response {

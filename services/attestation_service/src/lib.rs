@@ -22,12 +22,17 @@ use app::appraise::{Appraiser, AppraiserConfig};
 use app::attest::Service;
 use app::azure_guest::policy::GuestPolicy;
 use app::collateral::Collateral;
+use app::counts::Counts;
 use app::nonce::Nonces;
 use app::policies::PolicyChangeError;
 use app::sample::Sampler;
+use axum::http::HeaderName;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use config::{Config, ConfigError};
+use http_service::health::LastReadiness;
+use http_service::server::bounded;
+use http_service::{Gate, GateConfig, Metrics};
 use public_api::attestation_policy::ProviderSettings;
 use reconcile::revocation::Sources;
 use store::{Store, StoreError};
@@ -75,8 +80,10 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
     let root = ProviderSettings { token_algorithm: config.token_algorithm, ..ProviderSettings::default() };
     let now = jiff::Timestamp::now().as_second();
     let timeout = Duration::from_millis(config.kds_timeout_ms);
-    let urls = config.kds_urls.clone();
-    let collateral = Collateral::open(appraiser.anchors().clone(), urls, timeout, store.clone(), now).await?;
+    let gate = gate(config);
+    let (anchors, urls) = (appraiser.anchors().clone(), config.kds_urls.clone());
+    let (limits, metrics) = (config.unknown_chips, gate.metrics());
+    let collateral = Collateral::open(anchors, urls, timeout, limits, store.clone(), metrics, now).await?;
     for stored in collateral.lists().await? {
         if let Err(problem) = appraiser.add_crl(&stored.list) {
             tracing::warn!(problem, "a revocation list that was learnt earlier is not used");
@@ -98,7 +105,17 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
         ak_authority: AkAuthority::open(&config.data_dir, &config.issuer)?,
         guest_policy: GuestPolicy::shipped(),
         tpm_policy: GuestPolicy::shipped_for_tpm(),
+        counts: Counts::new(gate.metrics()),
+        last_readiness: LastReadiness::default(),
+        gate,
     })
+}
+
+fn gate(config: &Config) -> Arc<Gate> {
+    let metrics = Metrics::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let adopt = config.telemetry.otlp_endpoint.is_some().then_some(telemetry::adopt as _);
+    let request_id = Some(HeaderName::from_static("x-ms-request-id"));
+    Gate::new(GateConfig { limits: config.limits.clone(), request_id, adopt }, metrics)
 }
 
 /// Runs until `handle` is shut down. The process has installed a rustls crypto provider before.
@@ -117,9 +134,10 @@ pub async fn run(config: Config, handle: Handle<SocketAddr>) -> Result<(), RunEr
     tokio::spawn(reconcile::rotation::keep_rotating(Arc::clone(&service)));
     let prepared = Arc::clone(&service);
     tokio::task::spawn_blocking(move || prepared.appraiser.references().prepare());
-    let app = http::app(service);
+    tokio::spawn(Arc::clone(service.gate.metrics()).keep_up());
+    let app = http::app(service).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum_server::from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
-    server.handle(handle).serve(app.into_make_service()).await.map_err(RunError::Serve)
+    bounded(server, &config.limits).handle(handle).serve(app).await.map_err(RunError::Serve)
 }
 
 /// Ends the service on SIGTERM or SIGINT, giving requests that are under way some seconds.

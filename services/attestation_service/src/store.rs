@@ -5,6 +5,7 @@ mod collateral;
 mod decision_log;
 mod nonces;
 mod providers;
+mod readiness;
 
 use std::path::Path;
 use std::time::Duration;

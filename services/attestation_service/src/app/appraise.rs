@@ -236,6 +236,11 @@ impl Appraiser {
         Arc::clone(&self.crls.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether evidence is refused under a root without a current revocation list.
+    pub fn crl_required(&self) -> bool {
+        self.crl_required
+    }
+
     /// Whether nothing can be verified yet, because lists are required and no root has one.
     pub fn lacks_every_crl(&self) -> bool {
         let crls = self.crls();

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http_service::Gate;
+use http_service::health::LastReadiness;
+use http_service::peer::Peer;
 use public_api::Denial;
 use public_api::attestation::{AttestResponse, Claims, NonceResponse};
 use public_api::attestation_policy::AttestationType;
@@ -17,6 +20,7 @@ use super::azure_guest::seal::SealError;
 use super::claims::NonceSource;
 use super::collateral::Collateral;
 use super::collateral::missing::Missing;
+use super::counts::Counts;
 use super::draft::{self, DraftError};
 use super::nonce::{self, Nonces, Origin};
 use super::provider::Provider;
@@ -55,6 +59,12 @@ pub struct Service {
     pub data_dir: PathBuf,
     /// Held by whoever changes a policy, a signer or a provider.
     pub changing: tokio::sync::Mutex<()>,
+    /// What every request passes, with the metrics of all.
+    pub gate: Arc<Gate>,
+    /// What is counted of attesting.
+    pub counts: Counts,
+    /// The last answer of `/health/ready`.
+    pub last_readiness: LastReadiness,
 }
 
 /// Why there is no token.
@@ -118,17 +128,19 @@ impl<'a> Course<'a> {
 }
 
 impl Service {
-    /// Evidence in, token out.
+    /// Evidence in, token out. If it is of a chip that nobody has seen, its certificate is fetched at the expense of the
+    /// address that it comes from.
     pub async fn attest(
         &self,
         provider: &Provider,
         request: Request,
+        from: Peer,
         now: i64,
     ) -> Result<AttestResponse, AttestError> {
         let detail = json!({"reportSha256": sha256_hex(&request.evidence.report)});
         let mut course = Course::begin(provider, detail, now);
         let mut evidence = request.evidence;
-        if let Err(missing) = self.collateral.complete(&mut evidence, now).await {
+        if let Err(missing) = self.collateral.complete(&mut evidence, from, now).await {
             return Err(self.refuse_missing(&missing, course).await);
         }
         // Some hundred microseconds: not worth another thread.

@@ -6,14 +6,26 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use public_api::attestation_keys::AttestationKeyCertificateResponse;
+use http_service::gate::Cost;
+use http_service::{Operation, Route};
+use public_api::attestation_keys::{AttestationKeyCertificateRequest, AttestationKeyCertificateResponse};
 
 use super::caller::Of;
 use super::error::{Failure, unread_body};
 use crate::app::ak_certificates::CertificateRequest;
 use crate::app::attest::Service;
 
-pub async fn certify(
+/// The routes of this file.
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let summary = "A certificate for the attestation key of a vTPM that permitted evidence binds.";
+    let operation = Operation::new("certifyAttestationKey", super::attest::TAG, summary)
+        .takes::<AttestationKeyCertificateRequest>()
+        .answers::<AttestationKeyCertificateResponse>()
+        .errors(&[400, 404]);
+    vec![Route::post("/attestationKeyCertificates", certify, operation).cost(Cost::Costly)]
+}
+
+async fn certify(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     body: Result<Bytes, BytesRejection>,

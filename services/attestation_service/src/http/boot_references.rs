@@ -2,21 +2,39 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use http_service::{Access, Operation, Route};
 use public_api::collateral::{BootReference, BootReferenceName};
 
 use super::caller::Contributor;
 use super::collateral::{Body, read};
 use super::error::{Failure, failure, fault};
+use crate::app::access::CONTRIBUTOR;
 use crate::app::attest::Service;
 use crate::app::boot_reference::BootReferenceError;
 
 /// The routes of this file.
-pub fn routes() -> Router<Arc<Service>> {
-    Router::new().route("/bootreferences", get(list).put(put)).route("/bootreferences:remove", post(remove))
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let operation = |id, summary| Operation::new(id, "Reference values", summary);
+    let shown =
+        operation("listBootReferences", "The boot chains of known images.").answers::<Vec<BootReference>>();
+    let kept = operation("putBootReference", "Adds or replaces the boot chain of an image.")
+        .access(Access::Role(CONTRIBUTOR))
+        .takes::<BootReference>()
+        .answers::<BootReference>()
+        .errors(&[400]);
+    let removed = operation("removeBootReference", "Removes the boot chain of an image.")
+        .access(Access::Role(CONTRIBUTOR))
+        .takes::<BootReferenceName>()
+        .answers_with(204, None)
+        .errors(&[400, 404]);
+    vec![
+        Route::get("/bootReferences", list, shown),
+        Route::put("/bootReferences", put, kept),
+        Route::post("/bootReferences:remove", remove, removed),
+    ]
 }
 
 /// A tenant compares them with what it computes itself: no permission is needed.

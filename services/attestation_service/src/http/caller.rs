@@ -6,9 +6,10 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use http_service::Admission;
 use public_api::denial::ErrorBody;
 
-use super::error::{Failure, failure, fault};
+use super::error::{Failure, answer, failure, fault};
 use crate::app::access::{AccessError, Permission};
 use crate::app::attest::Service;
 use crate::app::provider::Provider;
@@ -81,17 +82,18 @@ impl FromRequestParts<Arc<Service>> for ProviderContributor {
 }
 
 async fn require_of_provider(
-    parts: &Parts,
+    parts: &mut Parts,
     service: &Service,
     permission: Permission,
 ) -> Result<String, Response> {
     let provider = find(&service.providers, parts).map_err(|failure| failure.into_response())?;
-    let resource = provider.settings().resource.as_ref().map(|resource| resource.id.as_str());
-    require(parts, service, permission, resource).await
+    let resource = provider.settings().resource.as_ref().map(|resource| resource.id.clone());
+    require(parts, service, permission, resource.as_deref()).await
 }
 
+/// The request is charged to the caller, or to its address where the token is not good.
 async fn require(
-    parts: &Parts,
+    parts: &mut Parts,
     service: &Service,
     permission: Permission,
     resource: Option<&str>,
@@ -99,26 +101,26 @@ async fn require(
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(token_verifier::bearer::token_of);
     let entrance = service.access.require(token, permission, resource, super::now()).await;
+    Admission::settle(parts, entrance.as_deref().ok()).map_err(|refusal| *refusal)?;
     entrance.map_err(|error| refused(service, error))
 }
 
 fn refused(service: &Service, error: AccessError) -> Response {
     let body = match error {
         AccessError::Forbidden(denial) => {
-            return (StatusCode::FORBIDDEN, axum::Json(ErrorBody::denied("Forbidden", *denial)))
-                .into_response();
+            return answer(StatusCode::FORBIDDEN, ErrorBody::denied("Forbidden", *denial), ());
         }
         AccessError::Unavailable(error) => {
-            let mut answer = fault(&error).into_response();
-            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            return answer;
+            let mut unavailable = fault(&error).into_response();
+            *unavailable.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            return unavailable;
         }
         AccessError::Unauthorized(denial) => ErrorBody::denied("Unauthorized", *denial),
         error @ (AccessError::NoToken | AccessError::NoCallers) => {
             ErrorBody::new("Unauthorized", error.to_string())
         }
     };
-    let mut response = (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
+    let mut response = answer(StatusCode::UNAUTHORIZED, body, ());
     if let Ok(value) = HeaderValue::from_str(service.access.challenge()) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
     }

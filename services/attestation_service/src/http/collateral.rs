@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use public_api::collateral::{BundleImported, CollateralBundle, Prefetched};
+use http_service::{Access, Operation, Route};
+use public_api::collateral::{BundleImported, CollateralBundle, PrefetchRequest, Prefetched};
 use serde::de::DeserializeOwned;
 
 use super::caller::{Contributor, Reader};
 use super::error::{Failure, denied, failure, fault, unavailable, unread_body};
+use crate::app::access::{CONTRIBUTOR, READER};
 use crate::app::attest::Service;
 use crate::app::collateral::bundle::BundleError;
 use crate::app::collateral::prefetch::PrefetchError;
@@ -24,9 +25,28 @@ const MAX_BUNDLE: usize = 64 * 1024 * 1024;
 pub type Body = Result<Bytes, BytesRejection>;
 
 /// The routes of this file.
-pub fn routes() -> Router<Arc<Service>> {
-    let bundle = get(export).post(import).layer(DefaultBodyLimit::max(MAX_BUNDLE));
-    Router::new().route("/collateral:prefetch", post(prefetch)).route("/collateral/bundle", bundle)
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let operation = |id, summary| Operation::new(id, "Collateral", summary);
+    let fetched = operation("prefetchCollateral", "Fetches what a host's VMs will need.")
+        .access(Access::Role(CONTRIBUTOR))
+        .takes::<PrefetchRequest>()
+        .answers::<Prefetched>()
+        .errors(&[400]);
+    let exported =
+        operation("exportCollateral", "All certificates and revocation lists that are known here.")
+            .access(Access::Role(READER))
+            .answers::<CollateralBundle>();
+    let imported =
+        operation("importCollateral", "Takes in what another service exported; all of it is verified.")
+            .access(Access::Role(CONTRIBUTOR))
+            .takes::<CollateralBundle>()
+            .answers::<BundleImported>()
+            .errors(&[400]);
+    vec![
+        Route::post("/collateral:prefetch", prefetch, fetched),
+        Route::get("/collateral/bundle", export, exported),
+        Route::post("/collateral/bundle", import, imported).max_body(MAX_BUNDLE),
+    ]
 }
 
 async fn prefetch(

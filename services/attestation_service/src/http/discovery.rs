@@ -4,17 +4,41 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use http_service::gate::Cost;
+use http_service::openapi::any_object;
+use http_service::routes::Content;
+use http_service::{Operation, Route};
 use public_api::jwk::JwkSet;
 use serde_json::{Value, json};
 
+use super::attest::TAG;
 use super::caller::Of;
 use crate::app::attest::Service;
 
-pub async fn certs(Of(provider): Of) -> Json<JwkSet> {
+/// The routes of this file.
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let object = || Some(Content { media_type: "application/json", schema: any_object });
+    let keys = Operation::new("getCerts", TAG, "The keys under which tokens verify.")
+        .answers::<JwkSet>()
+        .errors(&[404]);
+    let configuration =
+        Operation::new("getOpenIdConfiguration", TAG, "Where the keys are, and what tokens claim.")
+            .answers_with(200, object())
+            .errors(&[404]);
+    let shown = Operation::new("getHealth", "Service", "What the service is and what it trusts.")
+        .answers_with(200, object());
+    vec![
+        Route::get("/certs", certs, keys),
+        Route::get("/.well-known/openid-configuration", openid_configuration, configuration),
+        Route::get("/health", health, shown).cost(Cost::Probe),
+    ]
+}
+
+async fn certs(Of(provider): Of) -> Json<JwkSet> {
     Json(provider.signer.jwk_set(super::now()))
 }
 
-pub async fn openid_configuration(Of(provider): Of) -> Json<Value> {
+async fn openid_configuration(Of(provider): Of) -> Json<Value> {
     let issuer = provider.signer.issuer();
     let algorithms = provider.signer.algorithms(super::now());
     Json(json!({
@@ -36,7 +60,7 @@ pub async fn openid_configuration(Of(provider): Of) -> Json<Value> {
     }))
 }
 
-pub async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
+async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
     let development = service.appraiser.development_roots_allowed();
     let roots = if development { json!(["amd", "development"]) } else { json!(["amd"]) };
     let waiting = service.appraiser.lacks_every_crl();

@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, IntoResponseParts, Response};
+use http_service::gate::DenialCode;
 use public_api::denial::ErrorBody;
 
-use super::MAX_BODY;
 use crate::app::attest::AttestError;
 use crate::app::draft::DraftError;
 use crate::app::fields::FieldError;
@@ -40,21 +40,35 @@ pub fn fault(error: &dyn std::error::Error) -> Failure {
 
 /// A body that is longer than accepted, or did not arrive whole.
 pub fn unread_body(rejection: &axum::extract::rejection::BytesRejection) -> Failure {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => failure(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestBodyTooLarge",
-            format!("the body is longer than {MAX_BODY} bytes"),
-        ),
-        status => failure(status, "InvalidRequest", "the body could not be read"),
+    let (status, body) = http_service::body::unread(rejection.status(), rejection);
+    Failure(status, Box::new(body), None)
+}
+
+/// The same of a body that is a text.
+pub fn unread_text(rejection: &axum::extract::rejection::StringRejection) -> Failure {
+    use axum::extract::rejection::StringRejection;
+    if let StringRejection::InvalidUtf8(problem) = rejection {
+        return failure(problem.status(), "InvalidRequest", problem.body_text());
     }
+    let (status, body) = http_service::body::unread(rejection.status(), rejection);
+    Failure(status, Box::new(body), None)
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let retry_after = self.2.map(|seconds| [(RETRY_AFTER, seconds.to_string())]);
-        (self.0, retry_after, Json(*self.1)).into_response()
+        answer(self.0, *self.1, retry_after)
     }
+}
+
+/// An answer whose denial is counted.
+pub fn answer(status: StatusCode, body: ErrorBody, headers: impl IntoResponseParts) -> Response {
+    let code = body.error.denial.as_ref().map(|denial| DenialCode(denial.code.clone()));
+    let mut response = (status, headers, Json(body)).into_response();
+    if let Some(code) = code {
+        response.extensions_mut().insert(code);
+    }
+    response
 }
 
 impl From<FieldError> for Failure {

@@ -2,21 +2,41 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use http_service::routes::Content;
+use http_service::{Access, Operation, Route};
 use public_api::collateral::{MinimumTcbDryRun, MinimumTcbInForce};
 
 use super::caller::{Contributor, Reader};
 use super::error::{Failure, denied, fault};
 use super::policies::{Text, text};
+use crate::app::access::{CONTRIBUTOR, READER};
 use crate::app::attest::Service;
 use crate::app::minimum_tcb::MinimumTcbError;
 
 /// The routes of this file.
-pub fn routes() -> Router<Arc<Service>> {
-    Router::new().route("/minimumtcb", get(show).put(set)).route("/minimumtcb:dryrun", post(dry_run))
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let operation = |id, summary| Operation::new(id, "Minimum TCB", summary);
+    let table = || Content::text("application/jose");
+    let shown =
+        operation("getMinimumTcb", "The lowest accepted patch levels.").answers::<MinimumTcbInForce>();
+    let kept = operation("setMinimumTcb", "Takes up a newer signed table of patch levels.")
+        .access(Access::Role(CONTRIBUTOR))
+        .takes_content(table())
+        .answers::<MinimumTcbInForce>()
+        .errors(&[400]);
+    let tried = operation("dryRunMinimumTcb", "What a table would refuse of the evidence that is stored.")
+        .access(Access::Role(READER))
+        .takes_content(table())
+        .answers::<MinimumTcbDryRun>()
+        .errors(&[400]);
+    vec![
+        Route::get("/minimumTcb", show, shown),
+        Route::put("/minimumTcb", set, kept),
+        Route::post("/minimumTcb:dryRun", dry_run, tried),
+    ]
 }
 
 async fn show(State(service): State<Arc<Service>>) -> Json<MinimumTcbInForce> {

@@ -7,22 +7,126 @@ use axum::extract::rejection::{QueryRejection, StringRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use http_service::routes::{Content, Query as QueryParameter};
+use http_service::{Access, Operation, Route};
 use public_api::attestation::AttestResponse;
-use public_api::attestation_policy::{AttestationType, PolicyDifference, PolicyVersion};
+use public_api::attestation_policy::{AttestationType, DryRun, PolicyDifference, PolicyVersion};
 use serde::Deserialize;
 
-use super::attest::not_supported_type;
+use super::attest::{API_VERSION, not_supported_type};
 use super::caller::{Of, ProviderContributor as Contributor, ProviderReader as Reader};
-use super::error::{Failure, failure};
+use super::error::{Failure, failure, unread_text};
+use crate::app::access::{CONTRIBUTOR, READER};
 use crate::app::attest::Service;
 use crate::app::policies::{ChangeRequest, Introduction};
 
 /// A body that is a text, or why it is not.
 pub type Text = Result<String, StringRejection>;
 
+const TAG: &str = "Policies";
+const POLICY: &str = "/policies/{attestationType}";
+
+fn version(name: &'static str, description: &'static str) -> QueryParameter {
+    QueryParameter { name, kind: "integer", required: true, description }
+}
+
+fn jws() -> Content {
+    Content::text("text/plain")
+}
+
+/// The routes of policies.
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let operation = |id, summary| Operation::new(id, TAG, summary).errors(&[400, 404]);
+    let shown = operation("getPolicy", "The policy that decides, in a signed token.")
+        .query(API_VERSION)
+        .answers::<AttestResponse>();
+    let kept = operation("setPolicy", "Makes a policy decide; its body is a JWS.")
+        .access(Access::Role(CONTRIBUTOR))
+        .query(API_VERSION)
+        .takes_content(jws())
+        .answers::<AttestResponse>();
+    let versions_told = operation("listPolicyVersions", "Every version that was set.")
+        .access(Access::Role(READER))
+        .answers::<Vec<PolicyVersion>>();
+    let difference_told = operation("comparePolicyVersions", "What differs between two versions.")
+        .access(Access::Role(READER))
+        .query(version("from", "The older version."))
+        .query(version("to", "The newer version."))
+        .answers::<PolicyDifference>();
+    vec![
+        Route::get(POLICY, show, shown),
+        Route::put(POLICY, set, kept),
+        Route::post_several(POLICY, act, verbs()),
+        Route::get("/policies/{attestationType}/versions", versions, versions_told),
+        Route::get("/policies/{attestationType}/difference", difference, difference_told),
+    ]
+}
+
+/// What can be done to a policy.
+fn verbs() -> Vec<Operation> {
+    let operation = |id, path, summary| {
+        let operation = Operation::new(id, TAG, summary).at(path).errors(&[400, 404, 409]);
+        operation.access(Access::Role(CONTRIBUTOR))
+    };
+    vec![
+        operation("resetPolicy", "/policies/{attestationType}:reset", "Makes the shipped policy decide.")
+            .query(API_VERSION)
+            .takes_content(jws())
+            .answers::<AttestResponse>(),
+        operation(
+            "stagePolicy",
+            "/policies/{attestationType}:stage",
+            "Tries a policy beside the one that decides.",
+        )
+        .takes_content(jws())
+        .answers::<AttestResponse>(),
+        operation("promotePolicy", "/policies/{attestationType}:promote", "Makes the staged policy decide.")
+            .answers::<AttestResponse>(),
+        operation(
+            "withdrawPolicy",
+            "/policies/{attestationType}:withdraw",
+            "Tries the staged policy no longer.",
+        )
+        .answers::<AttestResponse>(),
+        operation(
+            "rollBackPolicy",
+            "/policies/{attestationType}:rollback",
+            "Makes an earlier version decide.",
+        )
+        .query(version("version", "That version."))
+        .answers::<AttestResponse>(),
+        operation(
+            "dryRunPolicy",
+            "/policies/{attestationType}:dryRun",
+            "What a policy would say to stored evidence.",
+        )
+        .access(Access::Role(READER))
+        .takes_content(jws())
+        .answers::<DryRun>(),
+    ]
+}
+
+/// The routes of the certificates that sign policies.
+pub fn signer_routes() -> Vec<Route<Arc<Service>>> {
+    let operation = |id, summary, role| {
+        let operation = Operation::new(id, TAG, summary).query(API_VERSION).errors(&[400, 404]);
+        operation.access(Access::Role(role)).answers::<AttestResponse>()
+    };
+    let shown =
+        operation("listPolicySigners", "The certificates that sign policies, in a signed token.", READER);
+    let added =
+        operation("addPolicySigner", "Adds one; its body is a JWS of one that signs already.", CONTRIBUTOR);
+    let removed = operation("removePolicySigner", "Removes one; its body is a JWS.", CONTRIBUTOR);
+    vec![
+        Route::get("/certificates", signers, shown),
+        Route::post("/certificates:add", add_signer, added.takes_content(jws())),
+        Route::post("/certificates:remove", remove_signer, removed.takes_content(jws())),
+    ]
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Versions {
+struct Versions {
     #[serde(rename = "api-version")]
     _api_version: Option<String>,
     #[serde(default)]
@@ -33,7 +137,7 @@ pub struct Versions {
     version: Option<u64>,
 }
 
-pub async fn show(
+async fn show(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     Path(kind): Path<String>,
@@ -41,7 +145,7 @@ pub async fn show(
     Ok(Json(service.show_policy(&provider, known(&kind)?, super::now())?))
 }
 
-pub async fn set(
+async fn set(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     Contributor(caller): Contributor,
@@ -54,7 +158,7 @@ pub async fn set(
 }
 
 /// `POST /policies/{type}:{verb}`. Trying a policy needs the permission to read only.
-pub async fn act(
+async fn act(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     Path(kind_and_verb): Path<String>,
@@ -102,7 +206,7 @@ async fn done(
     })
 }
 
-pub async fn versions(
+async fn versions(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     _: Reader,
@@ -111,7 +215,7 @@ pub async fn versions(
     Ok(Json(service.policy_history(&provider, known(&kind)?).await?))
 }
 
-pub async fn difference(
+async fn difference(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     _: Reader,
@@ -123,7 +227,7 @@ pub async fn difference(
     Ok(Json(service.policy_difference(&provider, known(&kind)?, from, to).await?))
 }
 
-pub async fn signers(
+async fn signers(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     _: Reader,
@@ -131,7 +235,7 @@ pub async fn signers(
     Ok(Json(service.show_policy_signers(&provider, super::now())?))
 }
 
-pub async fn add_signer(
+async fn add_signer(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     Contributor(caller): Contributor,
@@ -141,7 +245,7 @@ pub async fn add_signer(
     Ok(Json(service.add_policy_signer(request, &text(body)?).await?))
 }
 
-pub async fn remove_signer(
+async fn remove_signer(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     Contributor(caller): Contributor,
@@ -164,12 +268,7 @@ fn known(kind: &str) -> Result<AttestationType, Failure> {
 }
 
 pub fn text(body: Text) -> Result<String, Failure> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestBodyTooLarge", "the body is too long")
-        }
-        status => failure(status, "InvalidRequest", rejection.body_text()),
-    })
+    body.map_err(|rejection| unread_text(&rejection))
 }
 
 fn bad_query(rejection: &QueryRejection) -> Failure {

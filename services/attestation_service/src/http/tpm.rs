@@ -8,16 +8,47 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
-use public_api::attestation_policy::TpmAttestationAuthentication;
+use http_service::gate::Cost;
+use http_service::routes::Content;
+use http_service::{Access, Operation, Route};
+use public_api::attestation_policy::{AttestationType, TpmAttestationAuthentication};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::attest::{API_VERSION, TAG};
 use super::caller::{Of, ProviderReader};
 use super::error::{Failure, unread_body};
+use crate::app::access::READER;
 use crate::app::attest::Service;
-use crate::app::tpm::request::Envelope;
+use crate::app::counts::Attested;
+use crate::app::tpm::request::{Envelope, Message};
+
+/// The routes of this file.
+pub fn routes() -> Vec<Route<Arc<Service>>> {
+    let summary = "A challenge, or, for a TPM's quote over it, a token.";
+    let envelope = || Content { media_type: "application/json", schema: envelope };
+    let operation = Operation::new("attestTpm", TAG, summary)
+        .access(Access::OpenUnless(READER))
+        .query(API_VERSION)
+        .takes_content(envelope())
+        .answers_with(200, Some(envelope()))
+        .errors(&[400, 404]);
+    vec![Route::post("/attest/Tpm", attest, operation).cost(Cost::Costly)]
+}
+
+fn envelope(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {
+            "type": "string",
+            "description": "Base64url of the protocol's JSON message.",
+        }},
+    })
+}
 
 /// A caller whom the provider permits to attest with a TPM.
-pub struct Permitted;
+struct Permitted;
 
 impl FromRequestParts<Arc<Service>> for Permitted {
     type Rejection = Response;
@@ -34,7 +65,7 @@ impl FromRequestParts<Arc<Service>> for Permitted {
     }
 }
 
-pub async fn attest(
+async fn attest(
     State(service): State<Arc<Service>>,
     Of(provider): Of,
     _: Permitted,
@@ -42,5 +73,10 @@ pub async fn attest(
 ) -> Result<Json<Value>, Failure> {
     let body = body.map_err(|rejection| unread_body(&rejection))?;
     let envelope = Envelope::parse(&body)?;
-    Ok(Json(service.attest_tpm(&provider, envelope, super::now()).await?))
+    let is_request = matches!(envelope.message, Message::Request(_));
+    let attested = service.attest_tpm(&provider, envelope, super::now()).await;
+    if is_request {
+        service.counts.attested(AttestationType::Tpm, Attested::of(&attested));
+    }
+    Ok(Json(attested?))
 }

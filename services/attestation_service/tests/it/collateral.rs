@@ -3,6 +3,7 @@
 use attestation_service::app::attest::AttestError;
 use attestation_service::app::request::Request;
 use axum::http::StatusCode;
+use http_service::peer::Peer;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -35,7 +36,7 @@ fn leaf_only() -> Value {
 async fn at(lab: &Lab, body: &Value, now: i64) -> Result<(), AttestError> {
     let request = Request::parse(body.to_string().as_bytes()).expect("read");
     let provider = lab.service.providers.default_provider();
-    lab.service.attest(provider, request, now).await.map(drop)
+    lab.service.attest(provider, request, Peer::Loopback, now).await.map(drop)
 }
 
 /// The refusal of what cannot be had, at a time: its reason, and the seconds to wait. The log tells the same.

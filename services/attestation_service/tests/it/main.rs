@@ -12,6 +12,7 @@ mod kds;
 mod minimum_tcb;
 mod nonces;
 mod offline;
+mod operations;
 mod policies;
 mod process;
 mod providers;

@@ -3,6 +3,7 @@
 use attestation_service::app::request::Request;
 use axum::http::StatusCode;
 use expect_test::expect;
+use http_service::peer::Peer;
 use serde_json::json;
 
 use crate::support::*;
@@ -52,7 +53,10 @@ async fn a_nonce_replayed_by_many_at_once_is_accepted_once() {
             let request = Request::parse(attempt.body().to_string().as_bytes()).expect("a request");
             let now = jiff::Timestamp::now().as_second();
             tokio::spawn(async move {
-                service.attest(service.providers.default_provider(), request, now).await.is_ok()
+                service
+                    .attest(service.providers.default_provider(), request, Peer::Loopback, now)
+                    .await
+                    .is_ok()
             })
         })
         .collect();

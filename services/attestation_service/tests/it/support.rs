@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use attestation_service::app::attest::Service;
-use attestation_service::config::{AdministratorConfig, Config, FirmwareConfig};
+use attestation_service::config::{AdministratorConfig, Config, FirmwareConfig, UnknownChips};
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use http_service::Limits;
 use public_api::encoding::{from_base64_any, to_base64url};
 use serde_json::{Value, json};
 use snp::launch::{CpuModel, LaunchPlan, paravisor_page};
@@ -276,6 +277,9 @@ impl Lab {
             firmware: vec![BUILD.config()],
             measurement: Vec::new(),
             minimum_tcb: Default::default(),
+            limits: Limits::unlimited(),
+            unknown_chips: UnknownChips { per_minute_and_address: 0, per_minute: 0 },
+            telemetry: Default::default(),
         };
         change(&mut config);
         let service = attestation_service::service(&config).await.expect("the service starts");

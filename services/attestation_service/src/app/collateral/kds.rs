@@ -13,12 +13,15 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use http_service::Metrics;
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use tokio::sync::Semaphore;
+
+use super::counts::Fetches;
 
 /// How long an address that does not exist is remembered, in seconds.
 pub const NOT_FOUND_FOR: i64 = 600;
@@ -39,6 +42,7 @@ pub struct Kds {
     /// By address, and by server (scheme, host and port).
     resting: Mutex<HashMap<String, Rest>>,
     slots: Semaphore,
+    counts: Fetches,
 }
 
 #[derive(Clone, Debug)]
@@ -71,13 +75,14 @@ enum Failed {
 
 impl Kds {
     /// A client of these servers; no request is made yet.
-    pub fn new(bases: Vec<String>, timeout: Duration) -> Self {
+    pub fn new(bases: Vec<String>, timeout: Duration, metrics: &Arc<Metrics>) -> Self {
         Self {
             bases: bases.into_iter().map(|base| base.trim_end_matches('/').to_owned()).collect(),
             timeout,
             client: OnceLock::new(),
             resting: Mutex::default(),
             slots: Semaphore::new(CONCURRENT),
+            counts: Fetches::new(metrics),
         }
     }
 
@@ -129,6 +134,11 @@ impl Kds {
         }))
     }
 
+    /// Whether none of these addresses would be asked now.
+    pub fn rests(&self, urls: &[String], now: i64) -> bool {
+        urls.iter().all(|url| self.resting(url, now).is_some())
+    }
+
     /// An answer that turned out to be garbage later.
     pub fn distrust(&self, url: &str, reason: String, now: i64) -> NoAnswer {
         self.rest(url, now, Failed::Garbage(reason))
@@ -152,6 +162,7 @@ impl Kds {
         let answer = self.get(url, max, now).await;
         drop(slot);
         let answer = answer.and_then(|body| check(&body).map_err(Failed::Garbage));
+        self.counts.ended(answer.as_ref().err());
         match answer {
             Ok(answer) => {
                 let mut resting = self.lock();
@@ -233,6 +244,19 @@ impl Kds {
     }
 }
 
+impl Fetches {
+    fn ended(&self, failed: Option<&Failed>) {
+        let counter = match failed {
+            None => &self.answered,
+            Some(Failed::Missing) => &self.missing,
+            Some(Failed::Quiet { .. }) => &self.throttled,
+            Some(Failed::Server(_)) => &self.failed,
+            Some(Failed::Garbage(_)) => &self.refused,
+        };
+        counter.increment(1);
+    }
+}
+
 /// Scheme, host and port.
 fn server(url: &str) -> String {
     url::Url::parse(url).map_or_else(|_| url.to_owned(), |url| url.origin().ascii_serialization())
@@ -273,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_absurd_retry_after_is_bounded() {
-        let kds = Kds::new(Vec::new(), Duration::from_secs(1));
+        let kds = Kds::new(Vec::new(), Duration::from_secs(1), &Metrics::new("test", "1"));
         let status = StatusCode::TOO_MANY_REQUESTS;
         let told = kds.rest("http://a/b", 0, Failed::Quiet { status, retry_after: Some(i64::MAX) });
         assert_eq!(told.retry_at, LONGEST_REST);
@@ -284,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let kds = Kds::new(Vec::new(), Duration::from_secs(1));
+        let kds = Kds::new(Vec::new(), Duration::from_secs(1), &Metrics::new("test", "1"));
         for number in 0..=MAX_RESTING {
             kds.rest(&format!("http://a/{number}"), 0, Failed::Missing);
         }

@@ -13,7 +13,9 @@
 //!
 //! What it is not: a verdict. Whatever comes from here goes through the same verification as what comes with evidence.
 
+mod budget;
 pub mod bundle;
+mod counts;
 mod flights;
 mod gap;
 pub mod kds;
@@ -25,6 +27,8 @@ pub mod prefetch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_service::Metrics;
+use http_service::peer::Peer;
 use public_api::collateral::ChipAndTcb;
 use snp::chain::pem_to_der;
 use snp::kds::{VcekName, chain_path, unverified_leaf};
@@ -32,7 +36,10 @@ use snp::{Product, SigningKey, TrustAnchors};
 
 use super::appraise::VerifiedEvidence;
 use super::request::Evidence;
+use crate::config::UnknownChips;
 use crate::store::{Change, Learnt, Store, StoreError, StoredIssuer, StoredVcek};
+use budget::Budget;
+use counts::Lookups;
 use flights::Flights;
 use gap::Gap;
 use kds::{Kds, NoAnswer};
@@ -52,6 +59,8 @@ pub struct Collateral {
     known: Known,
     kds: Kds,
     store: Store,
+    budget: Budget,
+    lookups: Lookups,
     fetching: Arc<Flights<Outcome>>,
     issuers_fetched: std::sync::Mutex<std::collections::HashMap<String, i64>>,
 }
@@ -62,7 +71,9 @@ impl Collateral {
         anchors: TrustAnchors,
         urls: Vec<String>,
         timeout: Duration,
+        limits: UnknownChips,
         store: Store,
+        metrics: &Arc<Metrics>,
         now: i64,
     ) -> Result<Arc<Self>, StoreError> {
         let known = Known::new(anchors);
@@ -74,7 +85,9 @@ impl Collateral {
         }
         Ok(Arc::new(Self {
             known,
-            kds: Kds::new(urls, timeout),
+            kds: Kds::new(urls, timeout, metrics),
+            budget: Budget::new(limits, metrics),
+            lookups: Lookups::new(metrics),
             store,
             fetching: Arc::default(),
             issuers_fetched: std::sync::Mutex::default(),
@@ -87,11 +100,16 @@ impl Collateral {
     }
 
     /// Adds the certificates that evidence lacks. Evidence that has its chain is left as it is, at once.
-    pub async fn complete(self: &Arc<Self>, evidence: &mut Evidence, now: i64) -> Result<(), Missing> {
+    pub async fn complete(
+        self: &Arc<Self>,
+        evidence: &mut Evidence,
+        from: Peer,
+        now: i64,
+    ) -> Result<(), Missing> {
         let chain = match Gap::of(evidence) {
             None => return Ok(()),
             Some(Gap::Untold(denial)) => return Err(Missing::Never(denial)),
-            Some(Gap::Everything(names)) => self.chain_of_any(&names, now).await?,
+            Some(Gap::Everything(names)) => self.chain_of_any(&names, from, now).await?,
             Some(Gap::Issuers { leaf, product, key }) => self.chain_of_leaf(&leaf, product, key, now).await?,
         };
         evidence.certificates = chain.as_bytes().to_vec();
@@ -130,36 +148,38 @@ impl Collateral {
     }
 
     /// A report of version 2 does not name its product: the first one whose server knows the chip is it.
-    async fn chain_of_any(self: &Arc<Self>, names: &[VcekName], now: i64) -> Outcome {
+    async fn chain_of_any(self: &Arc<Self>, names: &[VcekName], from: Peer, now: i64) -> Outcome {
         if let Some(chain) = names.iter().find_map(|name| self.known.pem(name)) {
+            self.lookups.memory.increment(1);
             return Ok(chain);
         }
         let mut why: Option<Unavailable> = None;
         for name in names {
-            match self.vcek(name, now).await {
+            match self.vcek(name, Some(from), now).await {
                 Ok(chain) => return Ok(chain),
                 Err(error) if error.why.missing && why.is_some() => {}
                 Err(error) => why = Some(error),
             }
         }
+        self.lookups.missing.increment(1);
         Err(why.unwrap_or_else(|| Unavailable::busy("the VCEK of the report's chip".to_owned(), now)))
     }
 
-    /// The chain of a chip with a TCB.
-    pub async fn vcek(self: &Arc<Self>, name: &VcekName, now: i64) -> Outcome {
+    /// The chain of a chip with a TCB, fetched at the expense of `from`, or of nobody.
+    pub async fn vcek(self: &Arc<Self>, name: &VcekName, from: Option<Peer>, now: i64) -> Outcome {
         if let Some(chain) = self.known.pem(name) {
             return Ok(chain);
         }
         let start = || {
             let (this, name) = (Arc::clone(self), name.clone());
-            async move { this.learn_vcek(name, now).await }
+            async move { this.learn_vcek(name, from, now).await }
         };
         let landed = self.fetching.join(&name.path(), start).await;
         landed.unwrap_or_else(|| Err(Unavailable::busy(wanted(name), now)))
     }
 
     /// From memory again (another one may just have landed), from the database, from the key distribution service.
-    async fn learn_vcek(self: Arc<Self>, name: VcekName, now: i64) -> Outcome {
+    async fn learn_vcek(self: Arc<Self>, name: VcekName, from: Option<Peer>, now: i64) -> Outcome {
         if let Some(chain) = self.known.pem(&name) {
             return Ok(chain);
         }
@@ -167,6 +187,7 @@ impl Collateral {
         match self.store.vcek(&product, &chip_id, &tcb).await {
             Ok(Some(leaf)) => {
                 if let Ok(chain) = self.checked(&name, &leaf, now) {
+                    self.lookups.database.increment(1);
                     return Ok(chain);
                 }
             }
@@ -180,7 +201,12 @@ impl Collateral {
             Some(_) => Err("it is a certificate of another chip or TCB".to_owned()),
             None => Err("it is not the certificate of a chip".to_owned()),
         };
+        // What nobody would be asked for costs nothing.
+        if let Some(from) = from.filter(|_| !self.kds.rests(&urls, now)) {
+            self.budget.spend(from, now).map_err(unavailable)?;
+        }
         let leaf = self.kds.fetch(&urls, MAX_CERTIFICATES, now, is_it).await.map_err(unavailable)?;
+        self.lookups.fetched.increment(1);
         let chain = match self.checked(&name, &leaf, now) {
             Ok(chain) => chain,
             Err(_) => {

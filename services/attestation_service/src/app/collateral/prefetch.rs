@@ -32,7 +32,7 @@ impl Service {
         let names = names(request)?;
         let mut why: Option<Unavailable> = None;
         for name in names {
-            match self.collateral.vcek(&name, now).await {
+            match self.collateral.vcek(&name, None, now).await {
                 Ok(_) => return Ok(self.prefetched(&name, now).await),
                 Err(error) if error.why.missing && why.is_some() => {}
                 Err(error) => why = Some(error),
