@@ -11,6 +11,7 @@ mod keys;
 mod log;
 mod migration;
 mod operations;
+mod refusals;
 mod release;
 mod rotation;
 mod signing_keys;
