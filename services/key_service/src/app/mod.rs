@@ -1,6 +1,7 @@
 //! Verbs and decisions; no HTTP types, no SQL.
 
 mod backup;
+pub mod check;
 mod deleted;
 pub mod error;
 pub mod generation;
