@@ -4,6 +4,7 @@ mod at_rest;
 mod attacks;
 mod backup;
 mod binary;
+mod clients;
 mod generations;
 mod http;
 mod import;
