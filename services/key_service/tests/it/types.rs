@@ -7,7 +7,9 @@ use crate::support::issuer::decoded;
 use crate::support::vault::{Vault, platform_conditions, policy};
 
 /// Type, how it is asked for, the members of the answer with their bytes, and the operations.
-fn kinds() -> Vec<(&'static str, Value, Vec<(&'static str, usize)>, Value)> {
+type Kind = (&'static str, Value, Vec<(&'static str, usize)>, Value);
+
+fn kinds() -> Vec<Kind> {
     let rsa = json!(["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"]);
     let (ec, oct) = (json!(["sign", "verify"]), json!(["encrypt", "decrypt", "wrapKey", "unwrapKey"]));
     vec![
