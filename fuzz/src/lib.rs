@@ -30,7 +30,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     targets::report::TARGET,
     targets::certificates::TARGET,
     targets::sev::TARGET,
@@ -40,10 +40,12 @@ pub const TARGETS: [Target; 9] = [
     targets::policy::TARGET,
     targets::release_policy::TARGET,
     targets::jws::TARGET,
+    targets::key_import::TARGET,
+    targets::key_bodies::TARGET,
 ];
 
 /// The target of a name.
 pub fn target(name: &str) -> Option<&'static Target> {
-    static ALL: [Target; 9] = TARGETS;
+    static ALL: [Target; 11] = TARGETS;
     ALL.iter().find(|target| target.name == name)
 }

@@ -52,4 +52,5 @@ macro_rules! targets {
 
 targets! {
     snp_report snp_certificates sev_differential vtpm_event_log vtpm_quote hcl_report policy release_policy jws
+    key_import key_bodies
 }

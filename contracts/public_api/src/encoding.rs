@@ -55,6 +55,26 @@ pub mod base64url {
     }
 }
 
+/// `#[serde(with = "encoding::optional_base64url")]` for byte vectors that may be missing; beside it belongs
+/// `default, skip_serializing_if = "Option::is_none"`.
+pub mod optional_base64url {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    /// Writes base64url without padding, or null.
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_str(&super::to_base64url(bytes)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads any spelling of base64, or null.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::from_base64_any(&text).map_err(D::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,6 @@
-//! Key Vault keys data plane, the part that the main job needs.
+//! Key Vault keys data plane: keys themselves, their lists, deletion and release. What is done with a key is in
+//! [`crate::key_operations`], how one is brought along in [`crate::key_import`], how it is renewed in
+//! [`crate::key_rotation`].
 //!
 //! Source: Azure/azure-rest-api-specs `specification/keyvault/data-plane`, versions 7.3 to 2025-07-01.
 
@@ -77,9 +79,9 @@ pub struct KeyReleasePolicy {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyCreateParameters {
-    /// `RSA`, `RSA-HSM`; others are refused by name until they are built.
+    /// `RSA`, `RSA-HSM`, `EC`, `EC-HSM`, `oct`, `oct-HSM`, in any case.
     pub kty: String,
-    /// 2048, 3072 or 4096 for RSA.
+    /// 2048, 3072 or 4096 for RSA, 128, 192 or 256 for oct.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_size: Option<u32>,
     /// 65537 if given.
@@ -97,7 +99,7 @@ pub struct KeyCreateParameters {
     /// Needed for exportable keys, forbidden for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release_policy: Option<KeyReleasePolicy>,
-    /// Elliptic curve (refused for RSA).
+    /// `P-256`, `P-384`, `P-521`, `P-256K`; for elliptic curves only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crv: Option<String>,
 }
@@ -189,31 +191,6 @@ pub struct DeletedKeyBundle {
     pub deletion: Deletion,
 }
 
-/// Body of `wrapkey` and `unwrapkey`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct KeyOperationParameters {
-    /// `RSA-OAEP`, `RSA-OAEP-256`.
-    pub alg: String,
-    /// Input.
-    #[serde(with = "crate::encoding::base64url")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
-    pub value: Vec<u8>,
-}
-
-/// Answer of `wrapkey` and `unwrapkey`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct KeyOperationResult {
-    /// The key that was used.
-    pub kid: String,
-    /// Output.
-    #[serde(with = "crate::encoding::base64url")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
-    pub value: Vec<u8>,
-}
-
 /// Body of `POST /keys/{name}/{version}/release`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -271,7 +248,8 @@ pub struct ReleaseResponse {
     pub key: KeyBundle,
 }
 
-/// `key_hsm`: OAEP block of the KEK (as long as the modulus), then AES-KWP of the PKCS#8 key.
+/// `key_hsm`: OAEP block of the KEK (as long as the modulus), then AES-KWP of the PKCS#8 key (RSA, EC)
+/// or of the key's bytes (oct).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyHsm {

@@ -12,6 +12,9 @@ pub mod decision_log;
 pub mod denial;
 pub mod encoding;
 pub mod jwk;
+pub mod key_import;
+pub mod key_operations;
+pub mod key_rotation;
 pub mod keys;
 pub mod resource_id;
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
@@ -27,6 +27,9 @@ pub struct Config {
     pub allow_development_roots: bool,
     /// The key that seals all others.
     pub master_key: MasterKeyConfig,
+    /// For how long deleted keys can be recovered.
+    #[serde(default)]
+    pub recovery: RecoveryConfig,
     /// Who may call.
     pub callers: CallersConfig,
     /// Attestation services whose tokens are believed.
@@ -42,6 +45,42 @@ pub struct MasterKeyConfig {
     /// Make it if there is neither file nor database.
     #[serde(default)]
     pub create: bool,
+}
+
+/// `[recovery]`: what a vault promises about deleted keys. Neither is taken back once the vault was started with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryConfig {
+    /// Days for which a deleted key can be recovered: 7 to 90. Fixed at the vault's first start.
+    #[serde(default = "RecoveryConfig::usual_days")]
+    pub days: i32,
+    /// Whether nobody may destroy a deleted key before its time. Can be switched on later, but never off.
+    #[serde(default)]
+    pub purge_protection: bool,
+}
+
+impl RecoveryConfig {
+    const DAYS: std::ops::RangeInclusive<i32> = 7..=90;
+
+    fn usual_days() -> i32 {
+        *Self::DAYS.end()
+    }
+
+    /// `recoveryLevel` of every key.
+    pub fn level(self) -> &'static str {
+        match (self.days == Self::usual_days(), self.purge_protection) {
+            (true, false) => "Recoverable+Purgeable",
+            (true, true) => "Recoverable",
+            (false, false) => "CustomizedRecoverable+Purgeable",
+            (false, true) => "CustomizedRecoverable",
+        }
+    }
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        Self { days: Self::usual_days(), purge_protection: false }
+    }
 }
 
 /// `[callers]`
@@ -128,6 +167,9 @@ impl Config {
         }
         self.host()?;
         self.callers.check_challenge()?;
+        if !RecoveryConfig::DAYS.contains(&self.recovery.days) {
+            return Err(value("recovery.days", "expected 7 to 90"));
+        }
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
@@ -249,6 +291,9 @@ ca = "/ca.pem"
             ("listen = \"127.0.0.1:8445\"", "", "missing field `listen`"),
             ("[master_key]", "allow = true\n[master_key]", "unknown field `allow`"),
             ("[callers]", "mode = 1\n[callers]", "unknown field `mode`"),
+            ("[callers]", "[recovery]\ndays = 6\n[callers]", "`recovery.days`: expected 7 to 90"),
+            ("[callers]", "[recovery]\ndays = 91\n[callers]", "`recovery.days`: expected 7 to 90"),
+            ("[callers]", "[recovery]\npurge = true\n[callers]", "unknown field `purge`"),
             ("keys\"\nca = \"/ca.pem\"", "keys\"", "`callers.ca`: needed to trust `jwks_url`"),
             ("jwks_url = \"https", "jwks_url = \"http", "`callers.jwks_url`: expected https"),
             ("/tenant\"\n", "/te\\\"nant\"\n", "`callers.authorization`: expected a URL"),

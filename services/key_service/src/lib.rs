@@ -1,8 +1,25 @@
 //! The key service: holds keys, and releases a private key only to a machine that proved what it is.
 //!
-//! It speaks the part of Azure Key Vault that a confidential VM needs, so Azure's clients work against it: create,
-//! read, list, wrap, unwrap, disable, delete and recover RSA keys, and *secure key release*. It believes tokens, not
-//! reports: what hardware proved is the attestation service's verdict, and this crate knows no report format.
+//! It speaks the keys data plane of Azure Key Vault and Managed HSM, so Azure's clients work against it: keys of every
+//! type, made or imported; encrypting, wrapping and signing with them; rotation, backup, soft delete; and *secure key
+//! release*. It believes tokens, not reports: what hardware proved is the attestation service's verdict, and this crate
+//! knows no report format.
+//!
+//! # Keys
+//!
+//! | `kty` | sizes | encrypt, decrypt | wrap, unwrap | sign, verify |
+//! |---|---|---|---|---|
+//! | `RSA`, `RSA-HSM` | 2048, 3072, 4096 | `RSA1_5`, `RSA-OAEP`, `RSA-OAEP-256` | the same | `RS256` to `RS512`, `PS256` to `PS512` |
+//! | `EC`, `EC-HSM` | `P-256`, `P-384`, `P-521`, `P-256K` | - | - | `ES256`, `ES384`, `ES512`, `ES256K` |
+//! | `oct`, `oct-HSM` | 128, 192, 256 | `A128GCM`, `A128CBC`, `A128CBCPAD` and so on | `A128KW` and so on | - |
+//!
+//! On this store a key of an `-HSM` type lies as any other: sealed under the master key. The suffix is the label that Key
+//! Vault's rules need (exportable keys have it), not a promise of hardware. GCM's nonce is always the vault's own. Outside
+//! of `nbf` and `exp` a key decrypts, unwraps, verifies and is released, and does nothing else. An imported key is refused
+//! if its members do not belong together, or if it is weak (`crypto::import` says what that means).
+//!
+//! A backup opens in the installation that made it and nowhere else. It brings back policies as they were when it was
+//! made, but never a generation: that of a purged key is remembered apart.
 //!
 //! # A release, step by step
 //!
@@ -51,7 +68,7 @@
 //! | app role in the bearer token | may |
 //! |---|---|
 //! | `Key Vault Crypto Officer` | everything but release |
-//! | `Key Vault Crypto User` | read, wrap, unwrap |
+//! | `Key Vault Crypto User` | read, use, random bytes |
 //! | `Key Vault Crypto Service Release User` | release |
 //!
 //! # At rest
@@ -79,6 +96,10 @@
 //! file = "/etc/casemate/keys-master.key"
 //! create = true                     # make it if there is neither file nor database
 //!
+//! [recovery]                        # may be left out
+//! days = 90                         # 7 to 90; fixed at the first start
+//! purge_protection = false          # true is never taken back
+//!
 //! [callers]                         # who issues bearer tokens
 //! issuer = "https://login.casemate.test:8443/tenant/"
 //! audience = "https://vault.casemate.test:8445"
@@ -95,9 +116,11 @@
 //!
 //! # Routes
 //!
-//! `/keys`, `/keys/{n}[/{v}]`, `.../create`, `.../versions`, `.../wrapkey`, `.../unwrapkey`, `.../release`,
-//! `/deletedkeys[/{n}[/recover]]`, `/log?after=N`, `/health` (open to all). `/keys/{n}/` and `/keys/{n}//release` mean
-//! the newest version, as Azure's clients spell it. Errors are `{"error": {"code", "message", "target", "denial"}}`.
+//! `/keys`, `/keys/{n}[/{v}]` (PUT imports), `/keys/{n}/create`, `.../versions`, `.../backup`, `.../rotate`,
+//! `.../rotationpolicy`, `/keys/restore`; `/keys/{n}[/{v}]/` with `encrypt`, `decrypt`, `wrapkey`, `unwrapkey`, `sign`,
+//! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`, `/health` (open to all). `/keys/{n}/`
+//! and `/keys/{n}//release` mean the newest version, as Azure's clients spell it. Errors are
+//! `{"error": {"code", "message", "target", "denial"}}`.
 
 pub mod app;
 pub mod config;

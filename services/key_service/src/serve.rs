@@ -64,7 +64,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if let Err(error) = state.ready_keys.start() {
         tracing::warn!(%error, "no keys are made ahead; each is made while its caller waits");
     }
-    let pruning = tokio::spawn(reconcile::prune::run(state.clone()));
+    let loops = [
+        tokio::spawn(reconcile::prune::run(state.clone())),
+        tokio::spawn(reconcile::rotate::run(state.clone())),
+    ];
     let handle = Handle::<SocketAddr>::new();
     tracing::info!(listen = %config.listen, "the key service is ready");
     let server = from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
@@ -78,7 +81,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             server.await.map_err(RunError::Serve)
         }
     };
-    pruning.abort();
+    loops.iter().for_each(tokio::task::JoinHandle::abort);
     ended
 }
 

@@ -1,14 +1,16 @@
 //! Deleting keys, and what can still be done with a deleted one.
 //!
 //! ```text
-//!   live --DELETE /keys/{n}--> deleted --DELETE /deletedkeys/{n}, or 90 days--> gone
+//!   live --DELETE /keys/{n}--> deleted --DELETE /deletedkeys/{n}, or its days over--> gone
 //!    ^                            |
 //!    '--POST .../recover----------'
 //! ```
 
 use public_api::keys::{DeletedKeyBundle, Deletion, KeyBundle};
+use serde_json::json;
+use token_verifier::{Refusal, refusal};
 
-use super::keys::{KeyRef, RECOVERABLE_DAYS, not_found};
+use super::keys::{KeyRef, not_found};
 use super::{AppError, AppState, reach};
 use crate::store::decisions;
 use crate::store::keys::{self, Among, KeyRecord, NameState};
@@ -22,7 +24,7 @@ impl AppState {
         let key = KeyRef { name: name.to_owned(), version: None };
         let record = self.record(&key).await?;
         let now = self.now();
-        let purge_at = now + i64::from(RECOVERABLE_DAYS) * DAY;
+        let purge_at = now + i64::from(self.recovery.days) * DAY;
         let event = self.key_event(caller, "delete", &record);
         let bundle = self.bundle(&record);
         let deletion = self.deletion_of(&record.name, now, purge_at);
@@ -75,6 +77,10 @@ impl AppState {
     /// `DELETE /deletedkeys/{name}`: the key is gone for good.
     pub async fn purge_key(&self, caller: &Caller, name: &str) -> Result<(), AppError> {
         let record = self.deleted_record(name).await?;
+        if self.recovery.purge_protection {
+            let detail = json!({"caller": caller.id(), "operation": "purge"});
+            return Err(self.refuse(&self.kid(&record), purge_protected(), detail).await);
+        }
         let event = self.key_event(caller, "purge", &record);
         let written = self.store.write(move |connection| {
             Box::pin(async move {
@@ -104,4 +110,17 @@ impl AppState {
         let recovery_id = format!("{}/deletedkeys/{name}", self.base_url);
         Deletion { recovery_id, deleted_date: deleted, scheduled_purge_date: purge_at }
     }
+}
+
+fn purge_protected() -> Refusal {
+    let rule = "purge protection: nobody destroys a deleted key before its time";
+    let remedy = "wait for the scheduled purge date, or recover the key";
+    refusal(
+        "PurgeProtected",
+        "recoveryLevel",
+        "a level that ends in +Purgeable",
+        "purge protection",
+        rule,
+        remedy,
+    )
 }

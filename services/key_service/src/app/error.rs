@@ -1,6 +1,6 @@
 //! How a request can end other than well.
 
-use crate::crypto::rsa::RsaError;
+use crate::crypto::error::CryptoError;
 use crate::crypto::seal::SealBroken;
 use crate::store::StoreError;
 use token_verifier::Refusal;
@@ -51,7 +51,7 @@ pub enum AppError {
     Seal(#[from] SealBroken),
     /// Something that holds by construction does not.
     #[error("an operation with a stored key failed")]
-    Key(#[source] RsaError),
+    Key(#[source] CryptoError),
     /// A stored policy that was checked at its creation cannot be read.
     #[error("the stored release policy cannot be read")]
     Policy(#[source] policy::release::ReleasePolicyError),

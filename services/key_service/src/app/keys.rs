@@ -1,27 +1,26 @@
-//! Making, reading and changing keys.
+//! Making, importing and reading keys.
 
 use aws_lc_rs::digest;
 use public_api::decision_log::Decision;
 use public_api::encoding::to_base64url;
 use public_api::jwk::Jwk;
-use public_api::keys::{
-    Deletion, KeyAttributes, KeyBundle, KeyCreateParameters, KeyItem, KeyReleasePolicy, KeyUpdateParameters,
-};
+use public_api::key_import::{KeyImportParameters, PrivateJwk};
+use public_api::keys::{Deletion, KeyAttributes, KeyBundle, KeyCreateParameters, KeyItem};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::validate::Properties;
 use super::{AppError, AppState, reach, validate};
-use crate::crypto::rsa::{self, PublicParts};
+use crate::config::RecoveryConfig;
+use crate::crypto::import;
+use crate::crypto::kind::{self, Family, KeySpec, PublicKey};
 use crate::crypto::seal::{Binding, PrivateKey, SealBroken, Sealed};
 use crate::store::decisions;
 use crate::store::keys::{self, Among, KeyRecord, NameState};
 use crate::token::caller::Caller;
 
-/// Days for which a deleted key can be recovered.
-pub const RECOVERABLE_DAYS: i32 = 90;
-const RECOVERY_LEVEL: &str = "Recoverable+Purgeable";
-/// How often a change that others overtake is made again.
-const UPDATE_ATTEMPTS: u32 = 8;
+/// A key: its secret and its public part.
+pub(super) type Material = (PrivateKey, PublicKey);
 
 /// Which version of which key a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,15 +42,49 @@ impl AppState {
     ) -> Result<KeyBundle, AppError> {
         validate::name(name)?;
         let new = validate::create(parameters, releasable)?;
-        let bits = new.bits;
-        let (private, public) = match self.ready_keys.take(bits) {
-            Some(ready) => ready,
-            None => tokio::task::spawn_blocking(move || rsa::generate(bits)).await?,
+        let material = self.generated(new.spec).await?;
+        self.add_version(caller, "create", name, new.properties, material).await
+    }
+
+    /// `PUT /keys/{name}`
+    pub async fn import_key(
+        &self,
+        caller: &Caller,
+        name: &str,
+        parameters: KeyImportParameters,
+        releasable: bool,
+    ) -> Result<KeyBundle, AppError> {
+        validate::name(name)?;
+        let (properties, key) = checked_import(parameters, releasable)?;
+        let family = properties.key_type.family;
+        let material = tokio::task::spawn_blocking(move || read_key(family, &key)).await??;
+        self.add_version(caller, "import", name, properties, material).await
+    }
+
+    /// A new key, from the pool if one is ready.
+    pub(super) async fn generated(&self, spec: KeySpec) -> Result<Material, AppError> {
+        let ready = match spec {
+            KeySpec::Rsa(bits) => self.ready_keys.take(bits),
+            KeySpec::Ec(_) | KeySpec::Oct(_) => None,
         };
+        match ready {
+            Some((private, public)) => Ok((private, PublicKey::Rsa(public))),
+            None => Ok(tokio::task::spawn_blocking(move || kind::generate(spec)).await?),
+        }
+    }
+
+    async fn add_version(
+        &self,
+        caller: &Caller,
+        operation: &str,
+        name: &str,
+        properties: Properties,
+        material: Material,
+    ) -> Result<KeyBundle, AppError> {
         let name = self.usable_name(name).await?;
-        let record = self.new_record(name, new, &private, public);
+        let record = self.new_record(name, properties, material);
         let bundle = self.bundle(&record);
-        let event = self.key_event(caller, "create", &record);
+        let event = self.key_event(caller, operation, &record);
         reach("before storing a key");
         let written = self.store.write(move |connection| {
             Box::pin(async move {
@@ -83,33 +116,31 @@ impl AppState {
         }
     }
 
-    fn new_record(
+    pub(super) fn new_record(
         &self,
         name: String,
-        new: validate::NewKey,
-        private: &PrivateKey,
-        public: PublicParts,
+        properties: Properties,
+        (private, public): Material,
     ) -> KeyRecord {
         let now = self.now();
         let mut record = KeyRecord {
             name,
             version: Uuid::new_v4().simple().to_string(),
-            kty: new.kty.to_owned(),
-            modulus: public.modulus,
-            exponent: public.exponent,
-            key_ops: new.key_ops,
-            tags: new.tags,
-            enabled: new.enabled,
-            not_before: new.not_before,
-            expires: new.expires,
+            key_type: properties.key_type,
+            public,
+            key_ops: properties.key_ops,
+            tags: properties.tags,
+            enabled: properties.enabled,
+            not_before: properties.not_before,
+            expires: properties.expires,
             created: now,
             updated: now,
             revision: 0,
-            exportable: new.exportable,
-            policy: new.policy,
+            exportable: properties.exportable,
+            policy: properties.policy,
             sealed: Sealed::from_bytes(Vec::new()),
         };
-        record.sealed = self.master.seal(private, &binding(&record));
+        record.sealed = self.master.seal(&private, &binding(&record));
         record
     }
 
@@ -139,7 +170,7 @@ impl AppState {
                 Among::Deleted => self.deletion(&record.name).await?,
             };
             let kid = format!("{}/keys/{}", self.base_url, record.name);
-            items.push((record.name.clone(), item(&record, kid, deletion)));
+            items.push((record.name.clone(), self.item(&record, kid, deletion)));
         }
         Ok(items)
     }
@@ -147,111 +178,7 @@ impl AppState {
     /// `GET /keys/{name}/versions`
     pub async fn versions(&self, name: &str) -> Result<Vec<KeyItem>, AppError> {
         let records = keys::versions(self.store.readers(), name).await?;
-        Ok(records.iter().map(|record| item(record, self.kid(record), None)).collect())
-    }
-
-    /// `PATCH /keys/{name}[/{version}]`
-    ///
-    /// A change that another one overtook is made again on what the other left, so that none undoes another.
-    pub async fn update_key(
-        &self,
-        caller: &Caller,
-        key: &KeyRef,
-        parameters: &KeyUpdateParameters,
-    ) -> Result<KeyBundle, AppError> {
-        for _ in 0..UPDATE_ATTEMPTS {
-            if let Some(bundle) = self.try_update(caller, key, parameters).await? {
-                return Ok(bundle);
-            }
-        }
-        Err(AppError::Conflict(format!("Key {} is being changed by others; try again.", key.name)))
-    }
-
-    async fn try_update(
-        &self,
-        caller: &Caller,
-        key: &KeyRef,
-        parameters: &KeyUpdateParameters,
-    ) -> Result<Option<KeyBundle>, AppError> {
-        let mut record = self.record(key).await?;
-        let policy_changes = self.apply(&mut record, parameters, key.version.is_some())?;
-        record.updated = self.now();
-        let bundle = self.bundle(&record);
-        let mut event = self.key_event(caller, "update", &record);
-        if policy_changes {
-            event.decision = Decision::PolicyChanged;
-        }
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                let written = keys::update(connection, &record).await?;
-                if written {
-                    decisions::append(connection, event).await?;
-                }
-                Ok(written)
-            })
-        });
-        Ok(written.await?.into_inner().then_some(bundle))
-    }
-
-    /// Puts the changes into `record`; returns whether the release policy is among them.
-    fn apply(
-        &self,
-        record: &mut KeyRecord,
-        parameters: &KeyUpdateParameters,
-        versioned: bool,
-    ) -> Result<bool, AppError> {
-        let attributes = parameters.attributes.clone().unwrap_or_default();
-        validate::settable(&attributes)?;
-        if attributes.exportable.is_some_and(|exportable| exportable != record.exportable) {
-            let text = "The exportable attribute of a key cannot be changed.";
-            return Err(validate::skr("1003", "attributes.exportable", text));
-        }
-        record.enabled = attributes.enabled.unwrap_or(record.enabled);
-        record.not_before = attributes.nbf.or(record.not_before);
-        record.expires = attributes.exp.or(record.expires);
-        validate::dates(record.not_before, record.expires)?;
-        if let Some(tags) = &parameters.tags {
-            validate::tags(tags)?;
-            record.tags.clone_from(tags);
-        }
-        match parameters.key_ops.as_deref() {
-            Some([]) => return Err(AppError::bad("key_ops", "name at least one operation")),
-            Some(ops) => record.key_ops = validate::key_ops(ops)?,
-            None => {}
-        }
-        match &parameters.release_policy {
-            Some(policy) => self.replace_policy(record, policy.clone(), versioned),
-            None => Ok(false),
-        }
-    }
-
-    /// Seals the key anew under its new policy.
-    fn replace_policy(
-        &self,
-        record: &mut KeyRecord,
-        policy: KeyReleasePolicy,
-        versioned: bool,
-    ) -> Result<bool, AppError> {
-        if versioned {
-            let text = "Key Release Policy can only be set on versionless key";
-            return Err(validate::skr("1016", "release_policy", text));
-        }
-        let Some(old) = &record.policy else {
-            let text = "Non-exportable keys must not have release policy.";
-            return Err(validate::skr("1005", "release_policy", text));
-        };
-        let new = validate::checked_policy(policy)?;
-        if *old == new {
-            return Ok(false);
-        }
-        if old.immutable {
-            let text = "Immutable Key Release Policy cannot be modified.";
-            return Err(validate::skr("1020", "release_policy", text));
-        }
-        let private = self.open_key(record)?;
-        record.policy = Some(new);
-        record.sealed = self.master.seal(&private, &binding(record));
-        Ok(true)
+        Ok(records.iter().map(|record| self.item(record, self.kid(record), None)).collect())
     }
 
     /// The private key of a record.
@@ -266,16 +193,19 @@ impl AppState {
 
     /// The public form of a record.
     pub(super) fn bundle(&self, record: &KeyRecord) -> KeyBundle {
-        let key = Jwk {
-            kid: Some(self.kid(record)),
-            kty: record.kty.clone(),
-            key_ops: record.key_ops.clone(),
-            n: Some(to_base64url(&record.modulus)),
-            e: Some(to_base64url(&record.exponent)),
-            ..Jwk::default()
-        };
+        let key = Jwk { kid: Some(self.kid(record)), key_ops: record.key_ops.clone(), ..public_jwk(record) };
         let release_policy = record.policy.clone();
-        KeyBundle { key, attributes: attributes(record), tags: record.tags.clone(), release_policy }
+        KeyBundle {
+            key,
+            attributes: attributes(record, self.recovery),
+            tags: record.tags.clone(),
+            release_policy,
+        }
+    }
+
+    /// A record in a list.
+    fn item(&self, record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem {
+        KeyItem { kid, attributes: attributes(record, self.recovery), tags: record.tags.clone(), deletion }
     }
 
     pub(super) fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {
@@ -284,13 +214,50 @@ impl AppState {
     }
 }
 
+/// What an import says about its key, checked, and the key itself, not yet read.
+pub(super) fn checked_import(
+    parameters: KeyImportParameters,
+    releasable: bool,
+) -> Result<(Properties, PrivateJwk), AppError> {
+    let KeyImportParameters { hsm, key, attributes, tags, release_policy } = parameters;
+    let wanted = validate::Wanted {
+        key_type: validate::imported_type(&key.kty, hsm)?,
+        key_ops: &key.key_ops,
+        attributes: attributes.unwrap_or_default(),
+        tags,
+        policy: release_policy,
+    };
+    Ok((validate::properties(wanted, releasable)?, key))
+}
+
+/// The key of an import. Takes some milliseconds for RSA; call it where blocking is allowed.
+pub(super) fn read_key(family: Family, key: &PrivateJwk) -> Result<Material, AppError> {
+    import::import(family, key).map_err(|bad| AppError::bad(format!("key.{}", bad.member), bad.reason))
+}
+
+/// The public part; a symmetric key has none.
+fn public_jwk(record: &KeyRecord) -> Jwk {
+    let jwk = Jwk { kty: record.key_type.name().to_owned(), ..Jwk::default() };
+    match &record.public {
+        PublicKey::Rsa(parts) => {
+            Jwk { n: Some(to_base64url(&parts.modulus)), e: Some(to_base64url(&parts.exponent)), ..jwk }
+        }
+        PublicKey::Ec(point) => {
+            let (x, y) = point.coordinates();
+            let crv = Some(point.curve.name().to_owned());
+            Jwk { crv, x: Some(to_base64url(x)), y: Some(to_base64url(y)), ..jwk }
+        }
+        PublicKey::Oct(_) => jwk,
+    }
+}
+
 /// What the log says about a change of a key.
-fn key_detail(caller: Option<&str>, operation: &str, record: &KeyRecord) -> Value {
+pub(super) fn key_detail(caller: Option<&str>, operation: &str, record: &KeyRecord) -> Value {
     let policy = record.policy.as_ref();
     json!({
         "operation": operation,
         "caller": caller,
-        "kty": record.kty,
+        "kty": record.key_type.name(),
         "enabled": record.enabled,
         "exportable": record.exportable,
         "releasePolicySha256": policy.map(|policy| hex::encode(digest::digest(&digest::SHA256, &policy.data))),
@@ -299,33 +266,29 @@ fn key_detail(caller: Option<&str>, operation: &str, record: &KeyRecord) -> Valu
 }
 
 /// What a stored private key is bound to.
-fn binding(record: &KeyRecord) -> Vec<u8> {
+pub(super) fn binding(record: &KeyRecord) -> Vec<u8> {
     let policy = record.policy.as_ref();
     Binding {
         name: &record.name.to_ascii_lowercase(),
         version: &record.version,
-        kty: &record.kty,
+        kty: record.key_type.name(),
         exportable: record.exportable,
         policy: policy.map(|policy| (policy.data.as_slice(), policy.immutable)),
     }
     .bytes()
 }
 
-fn attributes(record: &KeyRecord) -> KeyAttributes {
+fn attributes(record: &KeyRecord, recovery: RecoveryConfig) -> KeyAttributes {
     KeyAttributes {
         enabled: Some(record.enabled),
         nbf: record.not_before,
         exp: record.expires,
         created: Some(record.created),
         updated: Some(record.updated),
-        recoverable_days: Some(RECOVERABLE_DAYS),
-        recovery_level: Some(RECOVERY_LEVEL.to_owned()),
+        recoverable_days: Some(recovery.days),
+        recovery_level: Some(recovery.level().to_owned()),
         exportable: Some(record.exportable),
     }
-}
-
-fn item(record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem {
-    KeyItem { kid, attributes: attributes(record), tags: record.tags.clone(), deletion }
 }
 
 pub(super) fn not_found(key: &KeyRef) -> AppError {

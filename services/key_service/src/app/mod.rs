@@ -1,12 +1,19 @@
 //! Verbs and decisions; no HTTP types, no SQL.
 
+mod backup;
+pub mod check;
 mod deleted;
 pub mod error;
 pub mod generation;
 pub mod keys;
 pub mod operate;
+pub mod random;
 pub mod release;
+mod rotate;
+mod schedule;
+mod sign;
 mod state;
+mod update;
 mod validate;
 
 pub use error::AppError;

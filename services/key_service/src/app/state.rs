@@ -9,7 +9,7 @@ use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
 use super::AppError;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, RecoveryConfig};
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::{MasterKey, MasterKeyError};
 use crate::crypto::signer::{Signer, SignerError};
@@ -51,6 +51,16 @@ pub enum StartError {
     /// The master key.
     #[error("the master key is not usable")]
     MasterKey(#[from] MasterKeyError),
+    /// The vault promised something else about deleted keys.
+    #[error("`recovery.{key}`: this vault was made with {recorded}, which cannot be changed to {configured}")]
+    Recovery {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What the database says.
+        recorded: String,
+        /// What the configuration says.
+        configured: String,
+    },
     /// The signing identity.
     #[error("release answers cannot be signed")]
     Signer(#[from] SignerError),
@@ -64,6 +74,7 @@ pub struct AppState {
     pub(crate) base_url: String,
     pub(crate) allow_development_roots: bool,
     pub(crate) challenge: String,
+    pub(crate) recovery: RecoveryConfig,
     pub(crate) store: Store,
     pub(crate) master: MasterKey,
     pub(crate) signer: Signer,
@@ -81,6 +92,7 @@ impl AppState {
         let lock = locked(&config.data_dir)?;
         let store = Store::open(&config.data_dir.join("keys.sqlite")).await?;
         let master = master_key(config, &store).await?;
+        let recovery = recovery(config.recovery, &store).await?;
         let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
         publish_root(&config.data_dir, &signer)?;
         if config.allow_development_roots {
@@ -94,6 +106,7 @@ impl AppState {
                 "Bearer authorization=\"{}\", resource=\"{}\"",
                 callers.authorization, callers.audience
             ),
+            recovery,
             store,
             master,
             signer,
@@ -162,6 +175,28 @@ async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartEr
         record.await?;
     }
     Ok(master)
+}
+
+/// Holds the vault to what it promised before, and records what it promises now.
+async fn recovery(configured: RecoveryConfig, store: &Store) -> Result<RecoveryConfig, StartError> {
+    let differs =
+        |key, recorded: String, configured: String| StartError::Recovery { key, recorded, configured };
+    if let Some(bytes) = meta::read(store.readers(), meta::RECOVERY).await? {
+        let recorded: RecoveryConfig =
+            serde_json::from_slice(&bytes).map_err(|_| StoreError::Corrupt("set of recovery settings"))?;
+        if recorded.days != configured.days {
+            return Err(differs("days", recorded.days.to_string(), configured.days.to_string()));
+        }
+        if recorded.purge_protection && !configured.purge_protection {
+            return Err(differs("purge_protection", "true".to_owned(), "false".to_owned()));
+        }
+    }
+    let bytes = serde_json::to_vec(&configured).expect("the settings have only string keys");
+    let record = store.write(move |connection| {
+        Box::pin(async move { meta::write(connection, meta::RECOVERY, &bytes).await })
+    });
+    record.await?;
+    Ok(configured)
 }
 
 fn authorities(config: &Config) -> Result<Authorities, StartError> {

@@ -54,7 +54,7 @@ fn fill(sender: &SyncSender<Pair>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rsa::{WrapAlgorithm, unwrap, wrap};
+    use super::super::rsa::{RsaPadding, decrypt, encrypt};
     use super::*;
 
     #[test]
@@ -68,8 +68,8 @@ mod tests {
                 continue;
             };
             assert_eq!(public.bits(), 3072);
-            let wrapped = wrap(&public, WrapAlgorithm::RsaOaep256, b"x").expect("wrapped");
-            let plain = unwrap(&private, WrapAlgorithm::RsaOaep256, &wrapped).expect("its own private key");
+            let wrapped = encrypt(&public, RsaPadding::Oaep256, b"x").expect("wrapped");
+            let plain = decrypt(&private, RsaPadding::Oaep256, &wrapped).expect("its own private key");
             assert_eq!(plain.as_slice(), b"x");
             assert!(!moduli.contains(&public.modulus), "a key was given out twice");
             moduli.push(public.modulus);

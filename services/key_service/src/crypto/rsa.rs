@@ -1,13 +1,15 @@
-//! RSA keys: making them, and the Key Vault operations `wrapkey` and `unwrapkey` (RFC 8017 section 7.1).
+//! RSA keys: making them, encrypting to them and decrypting with them (RFC 8017 section 7). Signatures are in [`super::sign`].
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{
     KeyPair, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey,
-    OaepPublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey, PublicKeyComponents,
+    OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey, Pkcs1PublicEncryptingKey, PrivateDecryptingKey,
+    PublicEncryptingKey, PublicKeyComponents,
 };
 use aws_lc_rs::signature::KeyPair as _;
 use zeroize::Zeroizing;
 
+use super::error::CryptoError;
 use super::seal::PrivateKey;
 
 /// Sizes of keys that the vault makes.
@@ -41,20 +43,6 @@ impl Bits {
     }
 }
 
-/// An operation that the library refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RsaError {
-    /// Modulus and exponent are no key that can be encrypted to.
-    #[error("not a usable RSA public key")]
-    PublicKey,
-    /// The stored private key cannot be read.
-    #[error("not a usable RSA private key")]
-    PrivateKey,
-    /// The input does not fit the key, or does not decrypt.
-    #[error("the value cannot be processed with this key and algorithm")]
-    Value,
-}
-
 /// Modulus and exponent, big endian without leading zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicParts {
@@ -66,8 +54,8 @@ pub struct PublicParts {
 
 impl PublicParts {
     /// From the DER of an RSAPublicKey.
-    pub fn from_pkcs1(der: &[u8]) -> Result<Self, RsaError> {
-        let read = token_verifier::rsa::PublicParts::from_pkcs1(der).ok_or(RsaError::PublicKey)?;
+    pub fn from_pkcs1(der: &[u8]) -> Result<Self, CryptoError> {
+        let read = token_verifier::rsa::PublicParts::from_pkcs1(der).ok_or(CryptoError::PublicKey)?;
         Ok(Self { modulus: read.modulus, exponent: read.exponent })
     }
 
@@ -78,10 +66,14 @@ impl PublicParts {
     }
 
     /// The key to encrypt to; the library checks the numbers.
-    pub fn encrypting_key(&self) -> Result<OaepPublicEncryptingKey, RsaError> {
+    pub fn public_key(&self) -> Result<PublicEncryptingKey, CryptoError> {
         let parts = PublicKeyComponents { n: self.modulus.as_slice(), e: self.exponent.as_slice() };
-        let key: PublicEncryptingKey = parts.try_into().map_err(|_| RsaError::PublicKey)?;
-        OaepPublicEncryptingKey::new(key).map_err(|_| RsaError::PublicKey)
+        parts.try_into().map_err(|_| CryptoError::PublicKey)
+    }
+
+    /// The key as OAEP takes it.
+    pub fn encrypting_key(&self) -> Result<OaepPublicEncryptingKey, CryptoError> {
+        OaepPublicEncryptingKey::new(self.public_key()?).map_err(|_| CryptoError::PublicKey)
     }
 }
 
@@ -91,58 +83,59 @@ pub fn generate(bits: Bits) -> (PrivateKey, PublicParts) {
     let der: Pkcs8V1Der<'_> = pair.as_der().expect("a generated key has a PKCS#8 form");
     let public =
         PublicParts::from_pkcs1(pair.public_key().as_ref()).expect("a generated key has a public form");
-    (PrivateKey::from_pkcs8(Zeroizing::new(der.as_ref().to_vec())), public)
+    (PrivateKey::new(Zeroizing::new(der.as_ref().to_vec())), public)
 }
 
-/// `alg` of `wrapkey` and `unwrapkey`.
+/// How a value is padded before it is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrapAlgorithm {
+pub enum RsaPadding {
     /// OAEP with SHA-1.
-    RsaOaep,
+    Oaep,
     /// OAEP with SHA-256.
-    RsaOaep256,
+    Oaep256,
+    /// RSAES-PKCS1-v1_5. Key Vault keeps it for old clients. Whoever may decrypt with it learns whether the padding was
+    /// right, as with any implementation of it; the answer says no more than that.
+    Pkcs1,
 }
 
-impl WrapAlgorithm {
-    /// The names that are accepted.
-    pub const NAMES: &str = "RSA-OAEP, RSA-OAEP-256";
-
-    /// From the name in the request.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "RSA-OAEP" => Some(WrapAlgorithm::RsaOaep),
-            "RSA-OAEP-256" => Some(WrapAlgorithm::RsaOaep256),
-            _ => None,
-        }
-    }
-
-    fn oaep(self) -> &'static OaepAlgorithm {
+impl RsaPadding {
+    fn oaep(self) -> Option<&'static OaepAlgorithm> {
         match self {
-            WrapAlgorithm::RsaOaep => &OAEP_SHA1_MGF1SHA1,
-            WrapAlgorithm::RsaOaep256 => &OAEP_SHA256_MGF1SHA256,
+            RsaPadding::Oaep => Some(&OAEP_SHA1_MGF1SHA1),
+            RsaPadding::Oaep256 => Some(&OAEP_SHA256_MGF1SHA256),
+            RsaPadding::Pkcs1 => None,
         }
     }
 }
 
 /// Encrypts to a stored key.
-pub fn wrap(key: &PublicParts, algorithm: WrapAlgorithm, value: &[u8]) -> Result<Vec<u8>, RsaError> {
-    let key = key.encrypting_key()?;
-    let mut output = vec![0; key.ciphertext_size()];
-    let written = key.encrypt(algorithm.oaep(), value, &mut output, None).map_err(|_| RsaError::Value)?.len();
-    output.truncate(written);
+pub fn encrypt(key: &PublicParts, padding: RsaPadding, value: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    let key = key.public_key()?;
+    let mut output = vec![0; key.key_size_bytes()];
+    let written = match padding.oaep() {
+        Some(oaep) => OaepPublicEncryptingKey::new(key)
+            .and_then(|key| Ok(key.encrypt(oaep, value, &mut output, None)?.len())),
+        None => Pkcs1PublicEncryptingKey::new(key).and_then(|key| Ok(key.encrypt(value, &mut output)?.len())),
+    };
+    output.truncate(written.map_err(|_| CryptoError::Value)?);
     Ok(output)
 }
 
 /// Decrypts with a stored key.
-pub fn unwrap(
+pub fn decrypt(
     key: &PrivateKey,
-    algorithm: WrapAlgorithm,
+    padding: RsaPadding,
     value: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, RsaError> {
-    let key = PrivateDecryptingKey::from_pkcs8(key.pkcs8()).map_err(|_| RsaError::PrivateKey)?;
-    let key = OaepPrivateDecryptingKey::new(key).map_err(|_| RsaError::PrivateKey)?;
-    let mut output = Zeroizing::new(vec![0; key.min_output_size()]);
-    let written = key.decrypt(algorithm.oaep(), value, &mut output, None).map_err(|_| RsaError::Value)?.len();
-    output.truncate(written);
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let key = PrivateDecryptingKey::from_pkcs8(key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
+    let mut output = Zeroizing::new(vec![0; key.key_size_bytes()]);
+    let written = match padding.oaep() {
+        Some(oaep) => OaepPrivateDecryptingKey::new(key)
+            .and_then(|key| Ok(key.decrypt(oaep, value, &mut output, None)?.len())),
+        None => {
+            Pkcs1PrivateDecryptingKey::new(key).and_then(|key| Ok(key.decrypt(value, &mut output)?.len()))
+        }
+    };
+    output.truncate(written.map_err(|_| CryptoError::Value)?);
     Ok(output)
 }

@@ -10,24 +10,28 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::{digest, rand};
 use zeroize::Zeroizing;
 
 const MASTER_KEY_LEN: usize = 32;
+/// Label of the key that backups are encrypted under (HKDF's info), and their additional data.
+const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
 const ID_LABEL: &[u8] = b"casemate master key id v1\0";
 
-/// A PKCS#8 private key in memory. It has no `Debug`, and its bytes are wiped when it goes.
+/// A private key in memory: PKCS#8 for RSA and elliptic curves, the bytes themselves for a symmetric key. It has no
+/// `Debug`, and its bytes are wiped when it goes.
 pub struct PrivateKey(Zeroizing<Vec<u8>>);
 
 impl PrivateKey {
     /// Takes the bytes over.
-    pub fn from_pkcs8(der: Zeroizing<Vec<u8>>) -> Self {
-        Self(der)
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
     }
 
-    /// The PKCS#8 DER. Callers must not copy it into anything that is not wiped.
-    pub fn pkcs8(&self) -> &[u8] {
+    /// The bytes. Callers must not copy it into anything that is not wiped.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -145,6 +149,7 @@ pub struct SealBroken;
 /// The key that seals all others.
 pub struct MasterKey {
     key: RandomizedNonceKey,
+    backups: RandomizedNonceKey,
     id: MasterKeyId,
 }
 
@@ -164,8 +169,9 @@ impl MasterKey {
             let expected = expected.to_owned();
             return Err(MasterKeyError::Wrong { file: file.to_owned(), expected, found: found.0 });
         }
+        let backups = backup_key(&key);
         let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes");
-        Ok(Self { key, id: found })
+        Ok(Self { key, backups, id: found })
     }
 
     /// The key's id.
@@ -175,27 +181,55 @@ impl MasterKey {
 
     /// Seals a private key to `binding`.
     pub fn seal(&self, key: &PrivateKey, binding: &[u8]) -> Sealed {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(key.pkcs8().len() + AES_256_GCM.tag_len()));
-        buffer.extend_from_slice(key.pkcs8());
-        let nonce = self
-            .key
-            .seal_in_place_append_tag(Aad::from(binding), &mut *buffer)
-            .expect("a private key is shorter than the limit of AES-GCM");
-        let mut sealed = nonce.as_ref().to_vec();
-        sealed.extend_from_slice(&buffer);
-        Sealed(sealed)
+        Sealed(seal(&self.key, key.as_bytes(), binding))
     }
 
     /// Opens what was sealed to `binding`.
     pub fn open(&self, sealed: &Sealed, binding: &[u8]) -> Result<PrivateKey, SealBroken> {
-        let (nonce, ciphertext) = sealed.0.split_at_checked(NONCE_LEN).ok_or(SealBroken)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealBroken)?;
-        let mut buffer = Zeroizing::new(ciphertext.to_vec());
-        let length =
-            self.key.open_in_place(nonce, Aad::from(binding), &mut buffer).map_err(|_| SealBroken)?.len();
-        buffer.truncate(length);
-        Ok(PrivateKey(buffer))
+        open(&self.key, &sealed.0, binding).map(PrivateKey)
     }
+
+    /// Encrypts a backup under a key that is derived from this one.
+    pub fn seal_backup(&self, content: &[u8]) -> Vec<u8> {
+        seal(&self.backups, content, BACKUP_LABEL)
+    }
+
+    /// Opens a backup of this installation.
+    pub fn open_backup(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
+        open(&self.backups, sealed, BACKUP_LABEL)
+    }
+}
+
+/// Nonce, ciphertext and tag.
+fn seal(key: &RandomizedNonceKey, content: &[u8], binding: &[u8]) -> Vec<u8> {
+    let mut buffer = Zeroizing::new(Vec::with_capacity(content.len() + AES_256_GCM.tag_len()));
+    buffer.extend_from_slice(content);
+    let nonce = key
+        .seal_in_place_append_tag(Aad::from(binding), &mut *buffer)
+        .expect("what is sealed is shorter than the limit of AES-GCM");
+    let mut sealed = nonce.as_ref().to_vec();
+    sealed.extend_from_slice(&buffer);
+    sealed
+}
+
+fn open(key: &RandomizedNonceKey, sealed: &[u8], binding: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
+    let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(SealBroken)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealBroken)?;
+    let mut buffer = Zeroizing::new(ciphertext.to_vec());
+    let length = key.open_in_place(nonce, Aad::from(binding), &mut buffer).map_err(|_| SealBroken)?.len();
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// HKDF-SHA256 of the master key (RFC 5869).
+fn backup_key(master: &[u8; MASTER_KEY_LEN]) -> RandomizedNonceKey {
+    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
+    Salt::new(HKDF_SHA256, &[])
+        .extract(master)
+        .expand(&[BACKUP_LABEL], HKDF_SHA256)
+        .and_then(|derived| derived.fill(key.as_mut_slice()))
+        .expect("a hash's length can be derived");
+    RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes")
 }
 
 fn id_of(key: &[u8; MASTER_KEY_LEN]) -> MasterKeyId {
@@ -252,7 +286,7 @@ mod tests {
     }
 
     fn private(bytes: &[u8]) -> PrivateKey {
-        PrivateKey::from_pkcs8(Zeroizing::new(bytes.to_vec()))
+        PrivateKey::new(Zeroizing::new(bytes.to_vec()))
     }
 
     const BASE: Binding<'_> =
@@ -262,7 +296,7 @@ mod tests {
     fn a_key_opens_under_the_binding_that_it_was_sealed_to_and_no_other() {
         let master = master();
         let sealed = master.seal(&private(b"secret"), &BASE.bytes());
-        assert!(master.open(&sealed, &BASE.bytes()).unwrap().pkcs8() == b"secret");
+        assert!(master.open(&sealed, &BASE.bytes()).unwrap().as_bytes() == b"secret");
         let others = [
             Binding { name: "b", ..BASE },
             Binding { version: "w", ..BASE },

@@ -96,12 +96,12 @@ impl RsaKey {
 
     fn open(master: &MasterKey, stored: &StoredKey, binding: &[u8]) -> Result<Self, SignerError> {
         let private = master.open(&Sealed::from_bytes(stored.sealed_key.clone()), binding)?;
-        KeyPair::from_pkcs8(private.pkcs8()).map(Self).map_err(|_| SignerError::Corrupt)
+        KeyPair::from_pkcs8(private.as_bytes()).map(Self).map_err(|_| SignerError::Corrupt)
     }
 
     fn sealed(&self, master: &MasterKey, binding: &[u8], certificate: &CertificateDer<'_>) -> StoredKey {
         let der: Pkcs8V1Der<'_> = self.0.as_der().expect("an RSA key has a PKCS#8 form");
-        let private = PrivateKey::from_pkcs8(Zeroizing::new(der.as_ref().to_vec()));
+        let private = PrivateKey::new(Zeroizing::new(der.as_ref().to_vec()));
         let sealed_key = master.seal(&private, binding).as_bytes().to_vec();
         StoredKey { certificate: certificate.to_vec(), sealed_key }
     }

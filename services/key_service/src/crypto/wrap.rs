@@ -1,5 +1,5 @@
 //! Wrapping a private key for release: RSA-OAEP of a fresh AES key, then AES key wrap with padding (RFC 5649) of the
-//! PKCS#8 key. Source: Key Vault REST API, `release`, `KeyEncryptionAlgorithm`; PKCS#11 `CKM_RSA_AES_KEY_WRAP`.
+//! PKCS#8 key (RSA, EC) or of the key's bytes (oct). Source: Key Vault REST API, `release`, `KeyEncryptionAlgorithm`; PKCS#11 `CKM_RSA_AES_KEY_WRAP`.
 
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
 use aws_lc_rs::rand;
@@ -8,7 +8,8 @@ use policy::release::ReleaseDecision;
 use public_api::keys::{KeyEncryption, KeyHsm, KeyHsmHeader};
 use zeroize::Zeroizing;
 
-use super::rsa::{PublicParts, RsaError};
+use super::error::CryptoError;
+use super::rsa::PublicParts;
 use super::seal::PrivateKey;
 
 const KEK_LEN: usize = 32;
@@ -28,7 +29,7 @@ pub fn release_to(
     private: &PrivateKey,
     target: &TargetKey,
     enc: KeyEncryption,
-) -> Result<KeyHsm, RsaError> {
+) -> Result<KeyHsm, CryptoError> {
     let mut kek = Zeroizing::new([0; KEK_LEN]);
     rand::fill(kek.as_mut_slice()).expect("the system has random numbers");
     let mut ciphertext = encrypted_kek(target, enc, kek.as_slice())?;
@@ -37,16 +38,16 @@ pub fn release_to(
     Ok(KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext })
 }
 
-fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<Vec<u8>, RsaError> {
+fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<Vec<u8>, CryptoError> {
     let key = target.key.encrypting_key()?;
     let mut block = vec![0; key.ciphertext_size()];
-    let written = key.encrypt(oaep(enc), kek, &mut block, None).map_err(|_| RsaError::Value)?.len();
+    let written = key.encrypt(oaep(enc), kek, &mut block, None).map_err(|_| CryptoError::Value)?.len();
     block.truncate(written);
     Ok(block)
 }
 
 fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
-    let plaintext = private.pkcs8();
+    let plaintext = private.as_bytes();
     let kek = AesKek::new(&AES_256, kek).expect("the key-encryption key has 32 bytes");
     // RFC 5649: padded to 8 bytes, and 8 bytes of integrity check.
     let mut output = vec![0; plaintext.len().next_multiple_of(8) + 8];

@@ -1,11 +1,16 @@
 //! The HTTP surface: Key Vault's paths, one file a resource. Parse, authorise, call `app`, shape the answer.
 
 mod authenticate;
+mod backup;
 mod deleted;
 mod error;
 mod keys;
 mod log;
-mod request;
+mod operations;
+mod random;
+mod release;
+pub mod request;
+mod rotation;
 
 use std::sync::Arc;
 
@@ -14,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -31,25 +36,11 @@ const SERVICE_VERSION: HeaderName = HeaderName::from_static("x-ms-keyvault-servi
 ///
 /// Paths are not normalised: Azure's clients send `/keys/{name}/` and `/keys/{name}//release` for the newest version.
 pub fn app(state: Arc<AppState>) -> Router {
-    let vault = Router::new()
-        .route("/keys", get(keys::list))
-        .route("/keys/{name}", get(keys::newest).patch(keys::update_newest).delete(keys::delete))
-        .route("/keys/{name}/", get(keys::newest).patch(keys::update_newest))
-        .route("/keys/{name}/create", post(keys::create))
-        .route("/keys/{name}/versions", get(keys::versions))
-        .route("/keys/{name}/release", post(keys::release_newest))
-        .route("/keys/{name}/wrapkey", post(keys::wrap_newest))
-        .route("/keys/{name}/unwrapkey", post(keys::unwrap_newest))
-        .route("/keys/{name}//release", post(keys::release_newest))
-        .route("/keys/{name}//wrapkey", post(keys::wrap_newest))
-        .route("/keys/{name}//unwrapkey", post(keys::unwrap_newest))
-        .route("/keys/{name}/{version}", get(keys::version).patch(keys::update_version))
-        .route("/keys/{name}/{version}/release", post(keys::release_version))
-        .route("/keys/{name}/{version}/wrapkey", post(keys::wrap_version))
-        .route("/keys/{name}/{version}/unwrapkey", post(keys::unwrap_version))
+    let vault = keys_routes()
         .route("/deletedkeys", get(deleted::list))
         .route("/deletedkeys/{name}", get(deleted::show).delete(deleted::purge))
         .route("/deletedkeys/{name}/recover", post(deleted::recover))
+        .route("/rng", post(random::bytes))
         .route("/log", get(log::entries))
         .method_not_allowed_fallback(error::method_not_allowed)
         .route_layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate));
@@ -60,6 +51,42 @@ pub fn app(state: Arc<AppState>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(headers))
         .with_state(state)
+}
+
+fn keys_routes() -> Router<Arc<AppState>> {
+    let keys = Router::new()
+        .route("/keys", get(keys::list))
+        .route(
+            "/keys/{name}",
+            get(keys::show)
+                .put(keys::import)
+                .patch(keys::update)
+                .delete(keys::delete)
+                // A key may be named "restore", so that path is no route of its own.
+                .post(backup::restore),
+        )
+        .route("/keys/{name}/", get(keys::show).patch(keys::update))
+        .route("/keys/{name}/{version}", get(keys::show).patch(keys::update))
+        .route("/keys/{name}/create", post(keys::create))
+        .route("/keys/{name}/versions", get(keys::versions))
+        .route("/keys/{name}/backup", post(backup::backup))
+        .route("/keys/{name}/rotate", post(rotation::rotate))
+        .route("/keys/{name}/rotationpolicy", get(rotation::policy).put(rotation::set_policy));
+    let operations: [(&str, MethodRouter<Arc<AppState>>); 7] = [
+        ("encrypt", post(operations::encrypt)),
+        ("decrypt", post(operations::decrypt)),
+        ("wrapkey", post(operations::wrap)),
+        ("unwrapkey", post(operations::unwrap)),
+        ("sign", post(operations::sign)),
+        ("verify", post(operations::verify)),
+        ("release", post(release::release)),
+    ];
+    operations.into_iter().fold(keys, |router, (operation, handler)| {
+        router
+            .route(&format!("/keys/{{name}}/{operation}"), handler.clone())
+            .route(&format!("/keys/{{name}}//{operation}"), handler.clone())
+            .route(&format!("/keys/{{name}}/{{version}}/{operation}"), handler)
+    })
 }
 
 /// `GET /health`: open to all, says nothing secret.

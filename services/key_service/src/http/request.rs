@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
-use axum::extract::{FromRequest as _, FromRequestParts, Request};
+use axum::extract::{FromRequest as _, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::BODY_LIMIT;
 use crate::app::AppError;
+use crate::app::keys::KeyRef;
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const PAGE: u32 = 25;
@@ -85,6 +87,21 @@ impl<S: Sync> FromRequestParts<S> for Paging {
     }
 }
 
+/// `{name}` of the path, with `{version}` where the path has one.
+impl<S: Send + Sync> FromRequestParts<S> for KeyRef {
+    type Rejection = AppError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AppError> {
+        let parameters = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| AppError::bad("name", "the path is not UTF-8"))?;
+        let find = |wanted: &str| {
+            parameters.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+        };
+        Ok(Self { name: find("name").unwrap_or_default(), version: find("version") })
+    }
+}
+
 /// A number in the query.
 pub fn number(parts: &Parts, name: &str) -> Result<Option<u64>, AppError> {
     let text = query(parts, name);
@@ -102,6 +119,11 @@ pub async fn json<T: DeserializeOwned>(request: Request) -> Result<T, AppError> 
     parse(&bytes)
 }
 
+/// The same for a body whose types refuse unknown fields at every depth by themselves.
+pub async fn strict_json<T: DeserializeOwned>(request: Request) -> Result<T, AppError> {
+    parse_strict(&read(request).await?)
+}
+
 async fn read(request: Request) -> Result<Bytes, AppError> {
     match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -114,11 +136,17 @@ async fn read(request: Request) -> Result<Bytes, AppError> {
 
 /// Parses a body; the error says where.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
+    let value = parse_strict(bytes)?;
+    unknown_members(bytes)?;
+    Ok(value)
+}
+
+/// The same for types that refuse unknown fields at every depth by themselves.
+pub fn parse_strict<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| AppError::bad(target(&error.path().to_string()), error.inner().to_string()))?;
     deserializer.end().map_err(|error| AppError::bad("body", error.to_string()))?;
-    unknown_members(bytes)?;
     Ok(value)
 }
 
@@ -130,11 +158,20 @@ fn target(path: &str) -> String {
     }
 }
 
+/// Reads the nested objects alone: a body may hold a private key, of which no copy is made that is not wiped.
+#[derive(Deserialize)]
+struct Nested {
+    #[serde(default)]
+    attributes: Option<Map<String, Value>>,
+    #[serde(default)]
+    release_policy: Option<Map<String, Value>>,
+}
+
 fn unknown_members(bytes: &[u8]) -> Result<(), AppError> {
-    let value: Value =
+    let nested: Nested =
         serde_json::from_slice(bytes).map_err(|error| AppError::bad("body", error.to_string()))?;
-    for (outer, known) in NESTED {
-        let members = value.get(outer).and_then(Value::as_object).into_iter().flatten();
+    for ((outer, known), members) in NESTED.into_iter().zip([nested.attributes, nested.release_policy]) {
+        let members = members.iter().flatten();
         if let Some((name, _)) = members.into_iter().find(|(name, _)| !known.contains(&name.as_str())) {
             let known = known.join(", ");
             return Err(AppError::bad(

@@ -1,3 +1,4 @@
-//! The loop beside the requests: what is due is done, and nothing waits for it.
+//! The loops beside the requests: what is due is done, and nothing waits for it.
 
 pub mod prune;
+pub mod rotate;

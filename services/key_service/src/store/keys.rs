@@ -7,6 +7,10 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqliteRow};
 
 use super::StoreError;
+use crate::crypto::ec::{Curve, EcPoint};
+use crate::crypto::kind::{KeyType, PublicKey};
+use crate::crypto::oct::OctBits;
+use crate::crypto::rsa::PublicParts;
 use crate::crypto::seal::Sealed;
 
 /// One version of a key, as stored. Everything but `sealed` is public.
@@ -16,21 +20,19 @@ pub struct KeyRecord {
     pub name: String,
     /// 32 lower-case hex characters.
     pub version: String,
-    /// `RSA` or `RSA-HSM`.
-    pub kty: String,
-    /// Modulus, big endian without leading zeros.
-    pub modulus: Vec<u8>,
-    /// Exponent, big endian without leading zeros.
-    pub exponent: Vec<u8>,
+    /// Type, as Key Vault writes it.
+    pub key_type: KeyType,
+    /// The public part.
+    pub public: PublicKey,
     /// Permitted operations.
     pub key_ops: Vec<String>,
     /// Free labels.
     pub tags: BTreeMap<String, String>,
     /// A disabled key answers no operation.
     pub enabled: bool,
-    /// Informative.
+    /// Before this the key decrypts, unwraps and verifies only.
     pub not_before: Option<i64>,
-    /// Informative.
+    /// From this on, too.
     pub expires: Option<i64>,
     /// Unix seconds.
     pub created: i64,
@@ -62,8 +64,8 @@ pub enum NameState {
     },
 }
 
-const COLUMNS: &str = "k.name, v.version, v.kty, v.modulus, v.exponent, v.key_ops, v.tags, v.enabled, v.not_before, \
-     v.expires, v.created, v.updated, v.revision, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
+const COLUMNS: &str = "k.name, v.version, v.kty, v.modulus, v.exponent, v.curve, v.point, v.bits, v.key_ops, v.tags, v.enabled, \
+     v.not_before, v.expires, v.created, v.updated, v.revision, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
 
 /// Which names are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,17 +150,21 @@ pub async fn insert(connection: &mut SqliteConnection, key: &KeyRecord) -> Resul
         .execute(&mut *connection)
         .await?;
     let policy = key.policy.as_ref();
+    let public = PublicColumns::of(&key.public);
     sqlx::query(
-        "INSERT INTO key_versions (name, version, number, kty, modulus, exponent, key_ops, tags, enabled, not_before,
-             expires, created, updated, exportable, policy, policy_type, policy_immutable, sealed)
+        "INSERT INTO key_versions (name, version, number, kty, modulus, exponent, curve, point, bits, key_ops, tags,
+             enabled, not_before, expires, created, updated, exportable, policy, policy_type, policy_immutable, sealed)
          VALUES (?1, ?2, (SELECT COALESCE(MAX(number), 0) + 1 FROM key_versions WHERE name = ?1), ?3, ?4, ?5, ?6, ?7,
-             ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )
     .bind(&key.name)
     .bind(&key.version)
-    .bind(&key.kty)
-    .bind(&key.modulus)
-    .bind(&key.exponent)
+    .bind(key.key_type.name())
+    .bind(public.modulus)
+    .bind(public.exponent)
+    .bind(public.curve)
+    .bind(public.point)
+    .bind(public.bits)
     .bind(json(&key.key_ops))
     .bind(json(&key.tags))
     .bind(key.enabled)
@@ -220,8 +226,13 @@ pub async fn set_deleted(
     Ok(())
 }
 
-/// Destroys a deleted name with all versions and its generations. Returns whether there was one.
+/// Destroys a deleted name with all versions. Its generations are kept apart, in case it comes back from a backup.
+/// Returns whether there was one.
 pub async fn purge(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+    if !matches!(name_state(&mut *connection, name).await?, NameState::Deleted { .. }) {
+        return Ok(false);
+    }
+    super::releases::retire_generations(connection, name).await?;
     let result = sqlx::query("DELETE FROM keys WHERE name = ? AND deleted IS NOT NULL")
         .bind(name)
         .execute(connection)
@@ -252,9 +263,8 @@ fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
     Ok(KeyRecord {
         name: row.try_get("name")?,
         version: row.try_get("version")?,
-        kty: row.try_get("kty")?,
-        modulus: row.try_get("modulus")?,
-        exponent: row.try_get("exponent")?,
+        key_type: KeyType::from_name(row.try_get("kty")?).ok_or(StoreError::Corrupt("key type"))?,
+        public: public(row)?,
         key_ops: from_json(row.try_get("key_ops")?, "list of key operations")?,
         tags: from_json(row.try_get("tags")?, "set of tags")?,
         enabled: row.try_get("enabled")?,
@@ -267,6 +277,43 @@ fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
         policy: policy.transpose()?,
         sealed: Sealed::from_bytes(row.try_get("sealed")?),
     })
+}
+
+/// The columns of a public part; those of other families are null.
+#[derive(Default)]
+struct PublicColumns<'a> {
+    modulus: Option<&'a [u8]>,
+    exponent: Option<&'a [u8]>,
+    curve: Option<&'static str>,
+    point: Option<&'a [u8]>,
+    bits: Option<u32>,
+}
+
+impl<'a> PublicColumns<'a> {
+    fn of(key: &'a PublicKey) -> Self {
+        match key {
+            PublicKey::Rsa(parts) => {
+                Self { modulus: Some(&parts.modulus), exponent: Some(&parts.exponent), ..Self::default() }
+            }
+            PublicKey::Ec(point) => {
+                Self { curve: Some(point.curve.name()), point: Some(point.uncompressed()), ..Self::default() }
+            }
+            PublicKey::Oct(bits) => Self { bits: Some(bits.number()), ..Self::default() },
+        }
+    }
+}
+
+fn public(row: &SqliteRow) -> Result<PublicKey, StoreError> {
+    const CORRUPT: StoreError = StoreError::Corrupt("public key");
+    if let (Some(modulus), Some(exponent)) = (row.try_get("modulus")?, row.try_get("exponent")?) {
+        return Ok(PublicKey::Rsa(PublicParts { modulus, exponent }));
+    }
+    if let (Some(curve), Some(point)) = (row.try_get::<Option<&str>, _>("curve")?, row.try_get("point")?) {
+        let curve = Curve::from_name(curve).ok_or(CORRUPT)?;
+        return EcPoint::from_uncompressed(curve, point).map(PublicKey::Ec).ok_or(CORRUPT);
+    }
+    let bits: Option<u32> = row.try_get("bits")?;
+    bits.and_then(OctBits::from_number).map(PublicKey::Oct).ok_or(CORRUPT)
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &'static str) -> Result<T, StoreError> {

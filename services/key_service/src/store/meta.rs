@@ -8,6 +8,8 @@ use super::StoreError;
 pub const MASTER_KEY_ID: &str = "master-key-id";
 /// Name of the release-signing identity (JSON; private keys sealed).
 pub const SIGNING_IDENTITY: &str = "release-signing-identity";
+/// Name of the recovery settings (JSON) that this vault was made with.
+pub const RECOVERY: &str = "recovery";
 
 /// Reads a value.
 pub async fn read(pool: &SqlitePool, name: &str) -> Result<Option<Vec<u8>>, StoreError> {

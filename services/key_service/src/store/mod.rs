@@ -7,6 +7,7 @@ pub mod decisions;
 pub mod keys;
 pub mod meta;
 pub mod releases;
+pub mod rotation;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What releases leave behind: tokens that are used up, and the newest generation by key and VM.
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
 
 use super::StoreError;
 
@@ -53,7 +53,7 @@ pub async fn last_generation(
             .bind(vm_id)
             .fetch_optional(connection)
             .await?;
-    found.map(|number| u64::try_from(number).map_err(|_| StoreError::Corrupt("generation"))).transpose()
+    found.map(unsigned).transpose()
 }
 
 /// Whether the key has released the guest state of any VM.
@@ -85,4 +85,49 @@ pub async fn record_generation(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The generations of a name, by VM.
+pub async fn generations(
+    executor: impl SqliteExecutor<'_>,
+    name: &str,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT vm_id, generation FROM generations WHERE name = ? ORDER BY vm_id")
+            .bind(name)
+            .fetch_all(executor)
+            .await?;
+    rows.into_iter().map(|(vm, number)| Ok((vm, unsigned(number)?))).collect()
+}
+
+/// Keeps the generations of a name that is about to be purged, under each of its versions: a key that comes back from a
+/// backup must not forget them.
+pub async fn retire_generations(connection: &mut SqliteConnection, name: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO retired_generations (version, vm_id, generation)
+         SELECT v.version, g.vm_id, g.generation FROM generations g JOIN key_versions v ON v.name = g.name
+         WHERE g.name = ?
+         ON CONFLICT (version, vm_id) DO UPDATE SET generation = MAX(generation, excluded.generation)",
+    )
+    .bind(name)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The newest generations that a purged version had, by VM.
+pub async fn retired_generations(
+    connection: &mut SqliteConnection,
+    version: &str,
+) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT vm_id, generation FROM retired_generations WHERE version = ?")
+            .bind(version)
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter().map(|(vm, number)| Ok((vm, unsigned(number)?))).collect()
+}
+
+fn unsigned(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| StoreError::Corrupt("generation"))
 }

@@ -10,9 +10,9 @@ pub enum Permission {
     Read,
     /// List keys.
     List,
-    /// Create, change, delete, recover, purge.
+    /// Create, import, change, rotate, back up, restore, delete, recover, purge.
     Manage,
-    /// `wrapkey` and `unwrapkey`.
+    /// `encrypt` to `verify`, and random bytes.
     Use,
     /// `release`.
     Release,
@@ -22,7 +22,7 @@ pub enum Permission {
 
 /// Everything but release.
 const OFFICER: &str = "Key Vault Crypto Officer";
-/// Reading, wrapping, unwrapping.
+/// Reading and using.
 const USER: &str = "Key Vault Crypto User";
 /// Release only.
 const RELEASE_USER: &str = "Key Vault Crypto Service Release User";

@@ -6,7 +6,7 @@ use public_api::jwk::Jwk;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::crypto::rsa::{self, PublicParts, WrapAlgorithm};
+use crate::crypto::rsa::{self, PublicParts, RsaPadding};
 use crate::crypto::wrap::TargetKey;
 use token_verifier::{Issuer, TokenError, VerifiedToken, missing, shown};
 use token_verifier::{Refusal, refusal};
@@ -105,7 +105,7 @@ impl Evidence {
             return Err(refusal("WrapKeyTooSmall", "x-ms-runtime.keys", expected, actual, rule, remedy));
         }
         // Some numbers are found to be no key only when something is encrypted.
-        rsa::wrap(&target.key, WrapAlgorithm::RsaOaep, &[])
+        rsa::encrypt(&target.key, RsaPadding::Oaep, &[])
             .map_err(|_| no_target("an RSA key with numbers that are no key"))?;
         Ok(target)
     }

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 use crate::support::issuer::{attestation, control_plane};
 use crate::support::vault::{
-    AUDIENCE, CONTROL, Folder, OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy,
+    AUDIENCE, BASE, CONTROL, Folder, OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy,
 };
 
 /// A running service; killed when dropped.
-struct Service {
+pub struct Service {
     child: Child,
-    url: String,
+    pub url: String,
     client: reqwest::Client,
 }
 
@@ -32,6 +32,9 @@ pub fn certificates(dir: &Path) -> String {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // A name of its own: OpenSSL takes a leaf with its issuer's name for self-signed.
+    params.distinguished_name.push(DnType::CommonName, "test authority");
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let ca = params.self_signed(&key).unwrap();
     let issuer = Issuer::new(params, key);
     let leaf_key = KeyPair::generate().unwrap();
@@ -52,10 +55,11 @@ fn program(config: &Path) -> Command {
     command
 }
 
-async fn start(folder: &Folder) -> Service {
+pub async fn start(folder: &Folder) -> Service {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = folder.dir.path();
     let ca = certificates(dir);
+    std::fs::write(dir.join("ca.pem"), &ca).unwrap();
     let port = free_port();
     let child = program(&configured(folder, port)).spawn().unwrap();
     let client = reqwest::Client::builder()
@@ -71,8 +75,8 @@ async fn start(folder: &Folder) -> Service {
 /// The folder's configuration with this port.
 fn configured(folder: &Folder, port: u16) -> PathBuf {
     let config = folder.dir.path().join("run.toml");
-    std::fs::write(&config, folder.config_text().replace("127.0.0.1:0", &format!("127.0.0.1:{port}")))
-        .unwrap();
+    let text = folder.config_text().replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    std::fs::write(&config, text.replace(BASE, &format!("https://localhost:{port}"))).unwrap();
     config
 }
 
@@ -107,12 +111,12 @@ impl Service {
     }
 }
 
-fn unix_now() -> i64 {
+pub fn unix_now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_secs()).unwrap()
 }
 
-fn caller(role: &str) -> String {
+pub fn caller(role: &str) -> String {
     let now = unix_now();
     control_plane().token(&json!({
         "iss": CONTROL, "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 600, "appid": "a", "roles": [role],

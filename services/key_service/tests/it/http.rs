@@ -9,7 +9,7 @@ use crate::support::issuer::{attestation, control_plane, hs256_token, stranger, 
 use crate::support::vault::{AUDIENCE, Answer, OFFICER, RELEASE_USER, USER, Vault, platform_conditions};
 
 /// Every route with the roles that it takes: officer, user, release user.
-const ROUTES: [(&str, &str, [bool; 3]); 23] = [
+const ROUTES: [(&str, &str, [bool; 3]); 42] = [
     ("GET", "/keys", [true, false, false]),
     ("POST", "/keys/k/create", [true, false, false]),
     ("GET", "/keys/k", [true, true, false]),
@@ -28,6 +28,25 @@ const ROUTES: [(&str, &str, [bool; 3]); 23] = [
     ("POST", "/keys/k/v/wrapkey", [true, true, false]),
     ("POST", "/keys/k/v/unwrapkey", [true, true, false]),
     ("POST", "/keys/k//unwrapkey", [true, true, false]),
+    ("POST", "/keys/k/encrypt", [true, true, false]),
+    ("POST", "/keys/k//encrypt", [true, true, false]),
+    ("POST", "/keys/k/v/encrypt", [true, true, false]),
+    ("POST", "/keys/k/decrypt", [true, true, false]),
+    ("POST", "/keys/k//decrypt", [true, true, false]),
+    ("POST", "/keys/k/v/decrypt", [true, true, false]),
+    ("POST", "/keys/k/sign", [true, true, false]),
+    ("POST", "/keys/k//sign", [true, true, false]),
+    ("POST", "/keys/k/v/sign", [true, true, false]),
+    ("POST", "/keys/k/verify", [true, true, false]),
+    ("POST", "/keys/k//verify", [true, true, false]),
+    ("POST", "/keys/k/v/verify", [true, true, false]),
+    ("PUT", "/keys/k", [true, false, false]),
+    ("POST", "/keys/k/backup", [true, false, false]),
+    ("POST", "/keys/restore", [true, false, false]),
+    ("POST", "/keys/k/rotate", [true, false, false]),
+    ("GET", "/keys/k/rotationpolicy", [true, true, false]),
+    ("PUT", "/keys/k/rotationpolicy", [true, false, false]),
+    ("POST", "/rng", [true, true, false]),
     ("GET", "/deletedkeys", [true, false, false]),
     ("GET", "/deletedkeys/k", [true, false, false]),
     ("POST", "/deletedkeys/k/recover", [true, false, false]),
@@ -232,7 +251,7 @@ async fn paths_and_methods_that_do_not_exist() {
     let vault = Vault::new().await;
     let answer = vault.get("/secrets").await;
     assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, "NotFound"));
-    let answer = vault.officer("PUT", "/keys/k", &Value::Null).await;
+    let answer = vault.officer("PUT", "/keys/k/versions", &Value::Null).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"));
 }
 

@@ -2,11 +2,19 @@
 
 mod at_rest;
 mod attacks;
+mod backup;
 mod binary;
+mod clients;
 mod generations;
 mod http;
+mod import;
 mod keys;
 mod log;
+mod migration;
+mod operations;
+mod refusals;
 mod release;
+mod rotation;
 mod signing_keys;
 mod support;
+mod types;

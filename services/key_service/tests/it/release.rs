@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::key_wrap::KeyWrap;
+use der::Decode as _;
 use serde_json::{Value, json};
 
 use crate::support::issuer::{attestation, decoded, encoded, transfer_key};
+use crate::support::jwk;
 use crate::support::unwrap::{modulus, released_modulus, released_pkcs8, verified};
-use crate::support::vault::{BASE, RELEASE_USER, Vault, platform_conditions};
+use crate::support::vault::{BASE, RELEASE_USER, Vault, platform_conditions, policy};
 
 const WRAPPINGS: [(&str, &str); 3] = [
     ("CKM_RSA_AES_KEY_WRAP", "sha1"),
@@ -87,6 +90,81 @@ async fn openssl_unwraps_the_same_private_key() {
         let hex = text.lines().find_map(|line| line.strip_prefix("Modulus=")).expect("a modulus");
         assert_eq!(encoded(hex::decode(hex).unwrap()), modulus(&created));
         assert!(text.contains("RSA key ok"), "{text}");
+    }
+}
+
+/// Every curve and every length, under all three wrappings: what `openssl` takes out is the key that lies in the vault.
+#[tokio::test]
+async fn openssl_unwraps_elliptic_and_symmetric_keys() {
+    let vault = Vault::new().await;
+    let policy = json!({"data": policy(&platform_conditions())});
+    let secret = b"a symmetric key of 32 bytes, new";
+    let curves = ["P-256", "P-384", "P-521", "P-256K"].map(jwk::ec);
+    let lengths = [16, 24, 32].map(|length| jwk::oct(&secret[..length]));
+    for key in curves.iter().chain(&lengths) {
+        let body = json!({
+            "key": key, "Hsm": true, "attributes": {"exportable": true}, "release_policy": policy});
+        let imported = vault.officer("PUT", "/keys/k", &body).await.ok();
+        for (enc, hash) in WRAPPINGS {
+            let token = attestation().token(&vault.evidence(0));
+            let (_, payload) =
+                release(&vault, "/keys/k/release", &json!({"target": token, "enc": enc})).await;
+            let mut public = payload["response"]["key"]["key"].clone();
+            public.as_object_mut().unwrap().remove("key_hsm").expect("the wrapped key");
+            assert_eq!(public, imported["key"], "beside it, the key as it is shown");
+            let folder = tempfile::tempdir().unwrap();
+            let released = unwrapped_by_openssl(folder.path(), &payload, hash);
+            match key["k"].as_str() {
+                Some(k) => assert!(released == decoded(k), "the bytes themselves"),
+                None => assert_eq!(public_point(folder.path(), &released), point(key)),
+            }
+        }
+    }
+}
+
+/// The point of a JWK, uncompressed.
+fn point(key: &Value) -> Vec<u8> {
+    let [x, y] = ["x", "y"].map(|member| decoded(key[member].as_str().unwrap()));
+    [&[4], x.as_slice(), &y].concat()
+}
+
+/// What `openssl` finds to be the public key of a private key in PKCS#8.
+fn public_point(folder: &Path, pkcs8: &[u8]) -> Vec<u8> {
+    use x509_cert::spki::SubjectPublicKeyInfoOwned;
+    fs::write(folder.join("released.der"), pkcs8).unwrap();
+    openssl(folder, "pkey -in released.der -inform DER -check -noout");
+    openssl(folder, "pkey -in released.der -inform DER -pubout -outform DER -out public.der");
+    let public = fs::read(folder.join("public.der")).unwrap();
+    let info = SubjectPublicKeyInfoOwned::from_der(&public).unwrap();
+    info.subject_public_key.as_bytes().expect("whole bytes").to_vec()
+}
+
+/// A generated key, too: a key of each kind that is made in the vault comes out whole.
+#[tokio::test]
+async fn generated_keys_of_every_type_are_released_and_work() {
+    let vault = Vault::new().await;
+    let policy = json!({"data": policy(&platform_conditions())});
+    for kind in [json!({"kty": "EC-HSM", "crv": "P-384"}), json!({"kty": "oct-HSM", "key_size": 256})] {
+        let mut body = kind.clone();
+        body["attributes"] = json!({"exportable": true});
+        body["release_policy"] = policy.clone();
+        let created = vault.officer("POST", "/keys/k/create", &body).await.ok();
+        let token = attestation().token(&vault.evidence(0));
+        let (_, payload) = release(&vault, "/keys/k/release", &json!({"target": token})).await;
+        let folder = tempfile::tempdir().unwrap();
+        let released = unwrapped_by_openssl(folder.path(), &payload, "sha1");
+        if kind["kty"] == "EC-HSM" {
+            assert_eq!(public_point(folder.path(), &released), point(&created["key"]));
+            continue;
+        }
+        let wrapped = vault
+            .officer("POST", "/keys/k/wrapkey", &json!({"alg": "A256KW", "value": encoded([7; 32])}))
+            .await
+            .ok();
+        let kek = aws_lc_rs::key_wrap::AesKek::new(&aws_lc_rs::key_wrap::AES_256, &released).unwrap();
+        let mut buffer = [0; 40];
+        let wrapped = decoded(wrapped["value"].as_str().unwrap());
+        assert_eq!(KeyWrap::unwrap(kek, &wrapped, &mut buffer).unwrap(), &[7; 32]);
     }
 }
 

@@ -1,0 +1,36 @@
+//! Renews keys whose rotation policy says that it is time. A pass that is repeated, or that ends in the middle, makes no
+//! second version: each is stored only behind the version that it follows.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::AppState;
+use crate::store::{StoreError, rotation};
+
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// Runs for ever: once at the start, then every ten minutes.
+pub async fn run(state: Arc<AppState>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Err(error) = once(&state).await {
+            tracing::warn!(error = &error as &dyn Error, "rotation failed and will be tried again");
+        }
+    }
+}
+
+/// One pass. Returns how many versions were made; one key's failure does not keep the others from their turn.
+pub async fn once(state: &AppState) -> Result<usize, StoreError> {
+    let mut made = 0;
+    for policy in rotation::live(state.store.readers()).await? {
+        match state.follow_policy(&policy).await {
+            Ok(rotated) => made += usize::from(rotated),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn Error, key = policy.name, "a key could not be renewed");
+            }
+        }
+    }
+    Ok(made)
+}
