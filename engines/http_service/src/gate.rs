@@ -229,7 +229,8 @@ pub(crate) async fn pass(State(route): State<Arc<GatedRoute>>, request: Request,
     let mut response = route.answer(request, next).instrument(span.clone()).await;
     drop(under_way);
     let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
+    // An unsigned number would be exported as a text.
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

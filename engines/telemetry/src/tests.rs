@@ -91,9 +91,8 @@ fn a_request(parent: Option<Place>) -> Option<Place> {
         otel.status_code = tracing::field::Empty,
     );
     let place = adopt(&span, parent);
-    span.in_scope(|| tracing::info!(token = "a secret", "a line of the log"));
     tracing::info_span!("of another crate", token = "a secret").in_scope(|| ());
-    span.record("http.response.status_code", 503_u16);
+    span.record("http.response.status_code", 503_i64);
     span.record("otel.status_code", "ERROR");
     place
 }
@@ -108,16 +107,21 @@ fn a_span_arrives_below_its_parent_and_says_no_more_than_it_should() {
     let (config, received) = collector();
     let (subscriber, telemetry) = subscriber(&config, "casemate-test", "1.2.3").expect("made");
     let parent = ([7; 16], [8; 8], true);
-    let place = tracing::subscriber::with_default(subscriber, || a_request(Some(parent))).expect("exported");
+    let place = tracing::subscriber::with_default(subscriber, || {
+        let outer = tracing::info_span!(target: "http_service::request", "outer", otel.name = "outer");
+        outer.in_scope(|| tracing::info!(token = "a secret", "a line of the log"));
+        a_request(Some(parent))
+    });
+    let place = place.expect("exported");
     telemetry.shut_down();
     let (head, request) = received.recv_timeout(Duration::from_secs(10)).expect("spans arrive");
     assert!(head.starts_with("post /v1/traces http/1.1"), "{head}");
     assert!(head.contains("content-type: application/x-protobuf"), "{head}");
     let resource = format!("{:?}", request.resource_spans);
     assert!(resource.contains("casemate-test") && resource.contains("1.2.3"), "{resource}");
-    assert!(!resource.contains("of another crate"), "{resource}");
+    assert!(!resource.contains("of another crate") && !resource.contains("a secret"), "{resource}");
     let spans = spans(request);
-    let [span] = spans.as_slice() else { panic!("{} spans", spans.len()) };
+    let [span, _outer] = spans.as_slice() else { panic!("{} spans", spans.len()) };
     assert_eq!(span.name, "POST /attest/SevSnpVm");
     assert_eq!((span.trace_id.as_slice(), span.parent_span_id.as_slice()), (&[7; 16][..], &[8; 8][..]));
     assert_eq!((place.0, place.1.as_slice(), place.2), ([7; 16], span.span_id.as_slice(), true));

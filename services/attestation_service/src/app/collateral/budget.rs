@@ -27,7 +27,8 @@ impl Budget {
         let help = "Certificates that were not asked for, because too many were.";
         Self {
             each: callers(config.per_minute_and_address, MAX_ADDRESSES),
-            all: callers(config.per_minute, 1),
+            // Room for one more than there is: a crowd would begin anew.
+            all: callers(config.per_minute, 2),
             refused: metrics.counter("casemate_unknown_chips_limited_total", help, &[]),
         }
     }
