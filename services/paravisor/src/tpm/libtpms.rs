@@ -121,7 +121,12 @@ impl TpmEngine for LibTpms {
     fn power_on(&mut self) -> Result<(), EngineError> {
         self.power_off();
         // SAFETY: callbacks are registered and the library is not running.
-        check("TPMLIB_MainInit", unsafe { TPMLIB_MainInit() })?;
+        let started = unsafe { TPMLIB_MainInit() };
+        if started != SUCCESS {
+            // SAFETY: plain call. A start that failed keeps the library from starting another TPM until it is ended.
+            unsafe { TPMLIB_Terminate() };
+        }
+        check("TPMLIB_MainInit", started)?;
         self.power = true;
         Ok(())
     }
