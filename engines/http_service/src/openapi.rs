@@ -110,7 +110,8 @@ fn responses(documented: &Documented<'_>, error: &Schema, schemas: &mut SchemaGe
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
             });
         }
-        responses.insert(status.to_string(), told);
+        // What an operation answers itself, it states.
+        responses.entry(status.to_string()).or_insert(told);
     }
     Value::Object(responses)
 }
