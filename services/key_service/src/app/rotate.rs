@@ -29,11 +29,15 @@ impl AppState {
         let bundle = self.bundle(&new);
         let event = self.key_event(caller, "rotate", &new);
         reach("before storing a key");
-        if !self.store_version(None, new, event).await? {
-            return Err(not_found(&key));
-        }
+        let stored = self.store_version(None, new, event).await?;
         reach("after storing a key");
-        Ok(bundle)
+        match stored {
+            Stored::Yes => Ok(bundle),
+            Stored::NameGone => Err(not_found(&key)),
+            Stored::KeyChanged => {
+                Err(AppError::Conflict(format!("Key {name} was changed while it was renewed; try again.")))
+            }
+        }
     }
 
     /// A record like `old` with a new key.
@@ -53,23 +57,24 @@ impl AppState {
         Ok(self.new_record(old.name.clone(), properties, material))
     }
 
-    /// Stores a version of a live name; with `behind`, only if that version still is the newest. Returns whether it did.
+    /// Stores a version of a live name, if the newest one still is what the new one was made like: a release policy that
+    /// was changed meanwhile would be undone otherwise. With `behind`, only that version may be the newest.
     async fn store_version(
         &self,
         behind: Option<String>,
         record: KeyRecord,
         event: decisions::Event,
-    ) -> Result<bool, AppError> {
+    ) -> Result<Stored, AppError> {
         let written = self.store.write(move |connection| {
             Box::pin(async move {
                 let newest = keys::find(&mut *connection, Among::Live, &record.name, None).await?;
-                let Some(newest) = newest else { return Ok(false) };
-                if behind.is_some_and(|version| version != newest.version) {
-                    return Ok(false);
+                let Some(newest) = newest else { return Ok(Stored::NameGone) };
+                if behind.is_some_and(|version| version != newest.version) || !are_alike(&newest, &record) {
+                    return Ok(Stored::KeyChanged);
                 }
                 keys::insert(connection, &record).await?;
                 decisions::append(connection, event).await?;
-                Ok(true)
+                Ok(Stored::Yes)
             })
         });
         Ok(written.await?.into_inner())
@@ -136,7 +141,7 @@ impl AppState {
         let new = self.next_version(&newest, &schedule).await?;
         let detail = super::keys::key_detail(None, "scheduledRotate", &new);
         let event = self.event(Decision::KeyChanged, &self.kid(&new), None, detail);
-        self.store_version(Some(newest.version), new, event).await
+        Ok(self.store_version(Some(newest.version), new, event).await? == Stored::Yes)
     }
 
     /// One entry a version: its end is near.
@@ -155,6 +160,28 @@ impl AppState {
     }
 }
 
+/// What became of a new version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    Yes,
+    /// The name was deleted meanwhile.
+    NameGone,
+    /// Something that a new version takes over was changed meanwhile.
+    KeyChanged,
+}
+
+/// Whether everything that a new version takes over is the same.
+fn are_alike(newest: &KeyRecord, new: &KeyRecord) -> bool {
+    let KeyRecord { key_type, public, key_ops, tags, enabled, exportable, policy, .. } = new;
+    newest.key_type == *key_type
+        && newest.public.spec() == public.spec()
+        && newest.key_ops == *key_ops
+        && newest.tags == *tags
+        && newest.enabled == *enabled
+        && newest.exportable == *exportable
+        && newest.policy == *policy
+}
+
 /// The spelling that Key Vault answers, without what the service sets itself.
 fn usual(policy: KeyRotationPolicy) -> KeyRotationPolicy {
     let actions = policy.lifetime_actions.into_iter().map(|LifetimeAction { trigger, action }| {
@@ -166,4 +193,68 @@ fn usual(policy: KeyRotationPolicy) -> KeyRotationPolicy {
 
 fn parsed(stored: &StoredPolicy) -> Result<KeyRotationPolicy, StoreError> {
     serde_json::from_str(&stored.policy).map_err(|_| StoreError::Corrupt("rotation policy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use public_api::keys::KeyReleasePolicy;
+
+    use super::*;
+    use crate::crypto::kind::{KeyType, PublicKey};
+    use crate::crypto::oct::OctBits;
+    use crate::crypto::seal::Sealed;
+
+    fn record() -> KeyRecord {
+        KeyRecord {
+            name: "k".to_owned(),
+            version: "1".to_owned(),
+            key_type: KeyType::from_name("oct-HSM").unwrap(),
+            public: PublicKey::Oct(OctBits::from_number(256).unwrap()),
+            key_ops: vec!["wrapKey".to_owned()],
+            tags: BTreeMap::new(),
+            enabled: true,
+            not_before: None,
+            expires: None,
+            created: 1,
+            updated: 1,
+            revision: 0,
+            exportable: true,
+            policy: Some(policy(b"{}")),
+            sealed: Sealed::from_bytes(vec![1]),
+        }
+    }
+
+    fn policy(data: &[u8]) -> KeyReleasePolicy {
+        KeyReleasePolicy { content_type: None, data: data.to_vec(), immutable: false }
+    }
+
+    #[test]
+    fn a_key_that_was_changed_while_it_was_renewed_is_another() {
+        let renewed = KeyRecord {
+            version: "2".to_owned(),
+            expires: Some(9),
+            created: 5,
+            updated: 5,
+            revision: 3,
+            sealed: Sealed::from_bytes(vec![2]),
+            ..record()
+        };
+        assert!(are_alike(&record(), &renewed), "a new version has its own dates and its own secret");
+        let changes: [fn(&mut KeyRecord); 7] = [
+            |newest| newest.policy = Some(policy(b"{ }")),
+            |newest| newest.policy = None,
+            |newest| newest.exportable = false,
+            |newest| newest.enabled = false,
+            |newest| newest.key_ops.clear(),
+            |newest| newest.tags = BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            |newest| newest.public = PublicKey::Oct(OctBits::from_number(128).unwrap()),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut newest = record();
+            change(&mut newest);
+            assert!(!are_alike(&newest, &renewed), "change {number}");
+        }
+    }
 }
