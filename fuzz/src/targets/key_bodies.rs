@@ -1,6 +1,6 @@
 //! Every other request body of the key service: the first byte says which.
 
-use key_service::app::check;
+use key_service::check;
 use key_service::http::request::parse;
 use public_api::key_operations::{KeyBackup, KeyOperationParameters, KeySignParameters, KeyVerifyParameters};
 use public_api::keys::KeyReleaseParameters;

@@ -1,6 +1,6 @@
 //! Private JSON Web Keys that somebody imports.
 
-use key_service::app::check;
+use key_service::check;
 
 use crate::Target;
 use crate::support::data;

@@ -123,6 +123,7 @@
 //! `{"error": {"code", "message", "target", "denial"}}`.
 
 pub mod app;
+pub mod check;
 pub mod config;
 mod crypto;
 pub mod http;

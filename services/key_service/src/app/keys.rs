@@ -20,7 +20,7 @@ use crate::store::keys::{self, Among, KeyRecord, NameState};
 use crate::token::caller::Caller;
 
 /// A key: its secret and its public part.
-pub(super) type Material = (PrivateKey, PublicKey);
+pub(crate) type Material = (PrivateKey, PublicKey);
 
 /// Which version of which key a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +215,7 @@ impl AppState {
 }
 
 /// What an import says about its key, checked, and the key itself, not yet read.
-pub(super) fn checked_import(
+pub(crate) fn checked_import(
     parameters: KeyImportParameters,
     releasable: bool,
 ) -> Result<(Properties, PrivateJwk), AppError> {
@@ -231,7 +231,7 @@ pub(super) fn checked_import(
 }
 
 /// The key of an import. Takes some milliseconds for RSA; call it where blocking is allowed.
-pub(super) fn read_key(family: Family, key: &PrivateJwk) -> Result<Material, AppError> {
+pub(crate) fn read_key(family: Family, key: &PrivateJwk) -> Result<Material, AppError> {
     import::import(family, key).map_err(|bad| AppError::bad(format!("key.{}", bad.member), bad.reason))
 }
 

@@ -1,7 +1,6 @@
 //! Verbs and decisions; no HTTP types, no SQL.
 
 mod backup;
-pub mod check;
 mod deleted;
 pub mod error;
 pub mod generation;
@@ -10,11 +9,11 @@ pub mod operate;
 pub mod random;
 pub mod release;
 mod rotate;
-mod schedule;
+pub(crate) mod schedule;
 mod sign;
 mod state;
 mod update;
-mod validate;
+pub(crate) mod validate;
 
 pub use error::AppError;
 pub use state::{AppState, Clock, StartError};

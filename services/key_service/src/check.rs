@@ -5,11 +5,11 @@ use public_api::key_import::KeyImportParameters;
 use public_api::key_rotation::KeyRotationPolicy;
 use public_api::keys::{KeyCreateParameters, KeyUpdateParameters};
 
-use super::keys::checked_import;
-use super::schedule::Schedule;
-use super::validate::{self, Properties};
-use super::{AppError, random};
-use crate::http::request::parse;
+use crate::app::keys::{checked_import, read_key};
+use crate::app::schedule::Schedule;
+use crate::app::validate::{self, Properties};
+use crate::app::{AppError, random};
+use crate::http::request::{parse, parse_strict};
 
 /// A key that would be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn create(body: &[u8]) -> Result<Accepted, AppError> {
 /// The body of an import, the key itself included.
 pub fn import(body: &[u8]) -> Result<Accepted, AppError> {
     let (properties, key) = checked_import(parse::<KeyImportParameters>(body)?, true)?;
-    super::keys::read_key(properties.key_type.family, &key)?;
+    read_key(properties.key_type.family, &key)?;
     Ok(Accepted::of(properties))
 }
 
@@ -60,7 +60,7 @@ pub fn update(body: &[u8]) -> Result<(), AppError> {
 
 /// The body of a rotation policy. Returns when a version that was made at `now` would expire.
 pub fn rotation_policy(body: &[u8], now: i64) -> Result<Option<i64>, AppError> {
-    let policy: KeyRotationPolicy = crate::http::request::parse_strict(body)?;
+    let policy: KeyRotationPolicy = parse_strict(body)?;
     let schedule = Schedule::parse(&policy, now)?;
     schedule.due(now, schedule.expires(now), now);
     Ok(schedule.expires(now))
