@@ -1,8 +1,8 @@
 //! What is sent, and the cryptography that no verifier of it can do without.
 
 use public_api::attestation_policy::TokenAlgorithm;
-use public_api::encoding::{from_base64_any, to_base64, to_base64url};
-use serde_json::{Value, json};
+use public_api::encoding::from_base64_any;
+use serde_json::Value;
 
 use crate::forger::Guest;
 use crate::raw;
@@ -38,24 +38,11 @@ pub fn without_certificates() -> Evidence {
 /// A quote with event log, report and a certificate that the service gave its attestation key.
 pub fn azure_guest(server: &Server) -> Evidence {
     let mut guest = Guest::honest();
-    guest.bind();
-    let answer = server.call("POST", "/attestationKeyCertificates", &certificate_request(&guest));
+    let request = guest.certificate_request().to_string();
+    let answer = server.call("POST", "/attestationKeyCertificates", &request);
     let answer: Value = serde_json::from_str(&answer).expect("JSON");
     guest.aik_cert = from_base64_any(answer["certificate"].as_str().expect("a text")).expect("base64");
     Evidence { name: "AzureGuest", path: AZURE_GUEST, body: guest.body().to_string() }
-}
-
-fn certificate_request(guest: &Guest) -> String {
-    let evidence = json!({
-        "SnpReport": to_base64url(&guest.machine.sign(&guest.report)),
-        "VcekCertChain": to_base64url(guest.chain.as_bytes()),
-    });
-    json!({
-        "report": to_base64url(evidence.to_string().as_bytes()),
-        "runtimeData": {"data": to_base64url(guest.runtime.to_string().as_bytes()), "dataType": "JSON"},
-        "attestationKey": to_base64(&guest.ak.encode()),
-    })
-    .to_string()
 }
 
 /// Microseconds of the least that a verifier of `SevSnpVm` can do: the report's signature, and the token's.

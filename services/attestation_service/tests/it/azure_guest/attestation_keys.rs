@@ -9,20 +9,6 @@ use x509_cert::der::{Decode as _, Encode as _};
 use super::forger::*;
 use crate::support::*;
 
-fn request(guest: &Guest) -> Value {
-    let mut guest = guest.clone();
-    guest.bind();
-    let evidence = json!({
-        "SnpReport": to_base64url(&guest.machine.sign(&guest.report)),
-        "VcekCertChain": to_base64url(guest.chain.as_bytes()),
-    });
-    json!({
-        "report": to_base64url(evidence.to_string().as_bytes()),
-        "runtimeData": {"data": to_base64url(guest.runtime.to_string().as_bytes()), "dataType": "JSON"},
-        "attestationKey": to_base64(&guest.ak.encode()),
-    })
-}
-
 async fn ask(lab: &Lab, body: &Value) -> (StatusCode, Value) {
     lab.post("/attestationKeyCertificates", body.to_string()).await
 }
@@ -30,7 +16,7 @@ async fn ask(lab: &Lab, body: &Value) -> (StatusCode, Value) {
 #[tokio::test]
 async fn a_bound_attestation_key_gets_a_certificate_for_a_year_and_another_when_it_asks_again() {
     let lab = Lab::new().await;
-    let body = request(&Guest::honest());
+    let body = Guest::honest().certificate_request();
     let mut serials = Vec::new();
     for _ in 0..2 {
         let (status, answer) = ask(&lab, &body).await;
@@ -74,15 +60,15 @@ async fn a_key_that_does_not_deserve_it_gets_no_certificate() {
         (|g| g.machine = &STRANGERS, "ReportSignatureInvalid"),
     ];
     for (change, code) in cases {
-        let (status, answer) = ask(&lab, &request(&Guest::with(change))).await;
+        let (status, answer) = ask(&lab, &Guest::with(change).certificate_request()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{code}");
         assert_eq!(answer["error"]["denial"]["code"], code, "{answer}");
     }
-    let mut unbound = request(&Guest::honest());
+    let mut unbound = Guest::honest().certificate_request();
     unbound["runtimeData"]["data"] = json!(to_base64url(b"{}"));
     assert_eq!(ask(&lab, &unbound).await.1["error"]["denial"]["code"], "RuntimeDataNotBound");
     for name in ["report", "runtimeData", "attestationKey"] {
-        let mut body = request(&Guest::honest());
+        let mut body = Guest::honest().certificate_request();
         body.as_object_mut().expect("an object").remove(name);
         assert_eq!(ask(&lab, &body).await.1["error"]["target"], name);
     }

@@ -286,6 +286,21 @@ impl Guest {
         body(&bound.info())
     }
 
+    /// The body that asks for a certificate of the attestation key.
+    pub fn certificate_request(&self) -> Value {
+        let mut bound = self.clone();
+        bound.bind();
+        let evidence = json!({
+            "SnpReport": to_base64url(&bound.machine.sign(&bound.report)),
+            "VcekCertChain": to_base64url(bound.chain.as_bytes()),
+        });
+        json!({
+            "report": to_base64url(evidence.to_string().as_bytes()),
+            "runtimeData": {"data": to_base64url(bound.runtime.to_string().as_bytes()), "dataType": "JSON"},
+            "attestationKey": to_base64(&bound.ak.encode()),
+        })
+    }
+
     pub fn request(&self) -> GuestRequest {
         GuestRequest::parse(self.body().to_string().as_bytes()).expect("a request")
     }
