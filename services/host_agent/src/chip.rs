@@ -30,8 +30,9 @@ pub async fn see(host: &Arc<Host>) {
 }
 
 fn product(host: &Host) -> Option<Product> {
-    match &host.config.product {
-        Some(name) => name.parse().ok(),
+    // The configuration was checked when it was read.
+    match host.config.product().ok()? {
+        Some(product) => Some(product),
         None => this_machine(&std::fs::read_to_string("/proc/cpuinfo").ok()?)?.product(),
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use internal_api::host::Platform;
 use serde::Deserialize;
+use snp::{Product, UnknownProduct};
 use url::Url;
 
 /// Longest path that fits into a Unix socket address, without its final NUL.
@@ -101,6 +102,9 @@ pub enum ConfigError {
     /// A runtime directory whose sockets would have no address.
     #[error("runtime_dir is too long for Unix sockets: {0} has {1} bytes, {2} are allowed")]
     RuntimeDir(PathBuf, usize, usize),
+    /// A product that there is not.
+    #[error("configuration key `product`")]
+    Product(#[from] UnknownProduct),
     /// A port range that holds no port.
     #[error("ssh_ports must be [first, last] with first <= last, not [{0}, {1}]")]
     Ports(u16, u16),
@@ -137,11 +141,19 @@ impl Config {
             let allowed = SOCKET_PATH_MAX - SOCKET_SUFFIX;
             return Err(ConfigError::RuntimeDir(self.runtime_dir.clone(), length, allowed));
         }
+        self.product()?;
         let [first, last] = self.ssh_ports;
         if first > last {
             return Err(ConfigError::Ports(first, last));
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// The product line, where it is given.
+    pub fn product(&self) -> Result<Option<Product>, UnknownProduct> {
+        self.product.as_deref().map(str::parse).transpose()
     }
 }
 
@@ -227,6 +239,13 @@ kds_url = "http://127.0.0.1:8080"
         let long = format!("/{}", "x".repeat(60));
         let error = parse(&text("/r").replace("/r/run", &long)).expect_err("too long");
         assert!(error.contains("too long for Unix sockets"), "{error}");
+    }
+
+    #[test]
+    fn a_product_that_there_is_not_is_refused() {
+        let error = parse(&format!("{}product = \"Rome\"\n", text("/r"))).expect_err("no such product");
+        assert_eq!(error, "configuration key `product`");
+        assert!(parse(&format!("{}product = \"Genoa\"\n", text("/r"))).is_ok());
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub async fn announce(data_dir: &Path, profile: &Profile, printer: &Printer) {
 }
 
 async fn announce_all(data_dir: &Path, profile: &Profile, printer: &Printer) -> Result<()> {
-    let ours = load(data_dir)?.images.iter().filter_map(|image| reference(image, data_dir)).collect();
-    let ours: Vec<BootReference> = ours;
+    let images = load(data_dir)?.images;
+    let ours = images.iter().filter_map(|image| reference(image, data_dir).transpose());
+    let ours: Vec<BootReference> = ours.collect::<Result<_>>()?;
     if ours.is_empty() {
         return Ok(());
     }
@@ -54,10 +55,15 @@ async fn announce_all(data_dir: &Path, profile: &Profile, printer: &Printer) -> 
 }
 
 /// None for an image of before boot chains were kept.
-fn reference(image: &CatalogImage, data_dir: &Path) -> Option<BootReference> {
-    let text = std::fs::read(dir(data_dir).join(&image.digest).join(FILE)).ok()?;
-    let boot_chain = serde_json::from_slice(&text).ok()?;
-    Some(BootReference { name: name(image), boot_chain, until: None })
+fn reference(image: &CatalogImage, data_dir: &Path) -> Result<Option<BootReference>> {
+    let path = dir(data_dir).join(&image.digest).join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let boot_chain =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no boot chain", path.display()))?;
+    Ok(Some(BootReference { name: name(image), boot_chain, until: None }))
 }
 
 /// A catalogue takes any name; what the service does not take is a hyphen here.
