@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
-use der::asn1::{AnyRef, UintRef};
+use der::asn1::{AnyRef, Null, PrintableStringRef, UintRef, Utf8StringRef};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
 use x509_cert::certificate::Version;
 use x509_cert::der::oid::ObjectIdentifier;
@@ -47,7 +47,9 @@ impl Certificate {
     pub(crate) fn parse(der: &[u8]) -> Result<Self, der::Error> {
         let parsed = x509_cert::Certificate::from_der(der)?;
         let tbs = parsed.tbs_certificate();
-        [tbs.issuer(), tbs.subject()].into_iter().try_for_each(check_text)?;
+        [tbs.issuer(), tbs.subject()].into_iter().try_for_each(check_name)?;
+        let extensions = tbs.extensions().map_or(&[][..], Vec::as_slice);
+        extensions.iter().try_for_each(|extension| check_oid(&extension.extn_id))?;
         Ok(Self { der: der.to_vec(), parsed })
     }
 
@@ -145,9 +147,10 @@ impl Certificate {
         if valid { Ok(()) } else { Err(VerifyError::CertificateSignature { role }) }
     }
 
-    /// The RSA-4096 key, as PKCS#1; nothing for another kind or size.
+    /// The RSA-4096 key, as PKCS#1; nothing for another kind or size, or with parameters (RFC 3279 section 2.3.1).
     pub(crate) fn rsa_key(&self) -> Option<&[u8]> {
         let spki = self.parsed.tbs_certificate().subject_public_key_info();
+        spki.algorithm.parameters.as_ref()?.decode_as::<Null>().ok()?;
         let bytes = spki.subject_public_key.as_bytes()?;
         let parts = AnyRef::from_der(bytes).ok()?;
         let modulus = UintRef::decode(&mut SliceReader::new(parts.value()).ok()?).ok()?;
@@ -163,12 +166,27 @@ impl Certificate {
     }
 }
 
-/// A UTF8String holds UTF-8 (X.690 section 8.23): the parser leaves the values of a name unread.
-fn check_text(name: &Name) -> Result<(), der::Error> {
-    let texts = name.iter().filter(|part| part.value.tag() == Tag::Utf8String);
-    let mut bytes = texts.map(|part| part.value.value());
-    if bytes.any(|bytes| std::str::from_utf8(bytes).is_err()) {
-        return Err(Tag::Utf8String.value_error().into());
+/// The parser leaves the values of a name unread. Text is UTF-8 or printable ASCII (RFC 5280 section 4.1.2.4); AMD uses
+/// no other kind.
+fn check_name(name: &Name) -> Result<(), der::Error> {
+    name.iter().try_for_each(|part| {
+        check_oid(&part.oid)?;
+        match part.value.tag() {
+            Tag::Utf8String => part.value.decode_as::<Utf8StringRef<'_>>().map(drop),
+            Tag::PrintableString => part.value.decode_as::<PrintableStringRef<'_>>().map(drop),
+            tag => Err(tag.value_error().into()),
+        }
+    })
+}
+
+/// No number of it begins with a zero (X.690 section 8.19.2), which the parser takes.
+fn check_oid(oid: &ObjectIdentifier) -> Result<(), der::Error> {
+    let mut begins = true;
+    for byte in oid.as_bytes() {
+        if begins && *byte == 0x80 {
+            return Err(Tag::ObjectIdentifier.value_error().into());
+        }
+        begins = byte & 0x80 == 0;
     }
     Ok(())
 }

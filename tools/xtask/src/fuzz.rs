@@ -1,8 +1,8 @@
 //! The fuzz lane: builds the targets of `fuzz/` with coverage counters and lets libFuzzer run each for a while.
 //!
 //! It needs no nightly compiler: LLVM's coverage pass is a code generation option that stable Rust has too (`cargo fuzz
-//! --sanitizer none` passes the same ones). Only the workspace's own crates are compiled anew. Memory errors are not what is looked for, since the parsers are safe Rust:
-//! it is panics, overflows, wrong answers, and inputs that take too long or too much memory.
+//! --sanitizer none` passes the same ones). Only the workspace's own crates are compiled anew. Memory errors are not what
+//! is looked for, since the parsers are safe Rust: it is panics, overflows, wrong answers, and inputs that take too long or too much memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,11 @@ const WRAPPER: &str = "fuzz/rustc-with-coverage";
 const TIMEOUT: u32 = 10;
 /// MiB after which an input is a finding.
 const MEMORY: u32 = 2048;
+/// Where libFuzzer's random numbers begin in a repeatable run, how many inputs it tries, and after how many seconds it
+/// ends on a slow machine.
+const SEED: u32 = 1;
+const RUNS: u32 = 20_000;
+const PATIENCE: u32 = 8;
 
 /// A target's name and the longest input that makes sense.
 struct Target {
@@ -30,8 +35,17 @@ struct Fuzzer {
     targets: Vec<Target>,
 }
 
-/// Runs every target, or the named ones, each for that many seconds. Returns the names of those that found something.
-pub fn run(root: &Path, seconds: u32, names: &[String]) -> Result<(usize, Vec<String>)> {
+/// How far a target is driven.
+#[derive(Clone, Copy)]
+pub enum Effort {
+    /// The same inputs each time, so that a run that fails is one whose change did it.
+    Repeatable,
+    /// Other inputs each time, for so many seconds, and on from what earlier runs learned.
+    Seconds(u32),
+}
+
+/// Runs every target, or the named ones. Returns how many found nothing, and what the others found.
+pub fn run(root: &Path, effort: Effort, names: &[String]) -> Result<(usize, Vec<String>)> {
     let fuzzer = build(root)?;
     if let Some(unknown) = names.iter().find(|name| fuzzer.targets.iter().all(|target| target.name != **name))
     {
@@ -42,9 +56,9 @@ pub fn run(root: &Path, seconds: u32, names: &[String]) -> Result<(usize, Vec<St
     let mut found = Vec::new();
     let mut clean = 0;
     for target in fuzzer.targets.iter().filter(chosen) {
-        match fuzzer.run(target, seconds)? {
-            true => clean += 1,
-            false => found.push(target.name.clone()),
+        match fuzzer.run(target, effort)? {
+            None => clean += 1,
+            Some(reason) => found.push(format!("{}: {reason}", target.name)),
         }
     }
     Ok((clean, found))
@@ -52,7 +66,7 @@ pub fn run(root: &Path, seconds: u32, names: &[String]) -> Result<(usize, Vec<St
 
 /// The command of a developer: fails on a finding.
 pub fn command(root: &Path, seconds: u32, names: &[String]) -> Result<()> {
-    let (clean, found) = run(root, seconds, names)?;
+    let (clean, found) = run(root, Effort::Seconds(seconds), names)?;
     crate::say(&format!("fuzz: {clean} targets without a finding, {} with", found.len()));
     if !found.is_empty() {
         bail!("findings in {}; the inputs lie in target/fuzz/findings", found.join(", "));
@@ -93,15 +107,12 @@ fn write_seeds(program: &Path, folder: &Path) -> Result<Vec<Target>> {
 }
 
 impl Fuzzer {
-    /// Whether the target came through without a finding. What was learned stays in the corpus for the next run.
-    fn run(&self, target: &Target, seconds: u32) -> Result<bool> {
-        let corpus = self.corpus.join(&target.name);
-        std::fs::create_dir_all(&corpus)?;
+    /// What the target found, if anything.
+    fn run(&self, target: &Target, effort: Effort) -> Result<Option<String>> {
         let seeds = self.corpus.with_file_name("seeds");
         let log = self.findings.join(format!("{}.log", target.name));
         let mut command = Command::new(&self.program);
-        command.arg(&corpus).arg(seeds.join(&target.name)).args([
-            format!("-max_total_time={seconds}"),
+        command.args(self.limits(effort, target)?).arg(seeds.join(&target.name)).args([
             format!("-max_len={}", target.max_len),
             format!("-timeout={TIMEOUT}"),
             format!("-rss_limit_mb={MEMORY}"),
@@ -121,7 +132,21 @@ impl Fuzzer {
             .context("running the fuzzer")?;
         let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
         report(&target.name, &text, status.success());
-        Ok(status.success())
+        Ok((!status.success()).then(|| reason(&text)))
+    }
+
+    /// libFuzzer's arguments for the effort, the corpus that is learned into among them.
+    fn limits(&self, effort: Effort, target: &Target) -> Result<Vec<String>> {
+        let Effort::Seconds(seconds) = effort else {
+            return Ok(vec![
+                format!("-seed={SEED}"),
+                format!("-runs={RUNS}"),
+                format!("-max_total_time={PATIENCE}"),
+            ]);
+        };
+        let corpus = self.corpus.join(&target.name);
+        std::fs::create_dir_all(&corpus)?;
+        Ok(vec![format!("-max_total_time={seconds}"), corpus.display().to_string()])
     }
 }
 
@@ -137,6 +162,17 @@ fn report(name: &str, log: &str, clean: bool) {
     crate::say(&format!("fuzz: {name}: FINDING\n{}", tail.join("\n")));
 }
 
+/// Why libFuzzer ended: the panic with the line behind it, or its own words.
+fn reason(log: &str) -> String {
+    let mut lines = log.lines().skip_while(|line| !line.contains("panicked at"));
+    let panic: Vec<&str> = lines.by_ref().take(2).collect();
+    if !panic.is_empty() {
+        return panic.join(" ");
+    }
+    let own = log.lines().find(|line| line.contains("ERROR: libFuzzer"));
+    own.unwrap_or("the fuzzer ended without a word").to_owned()
+}
+
 fn stat(log: &str, name: &str) -> Option<String> {
     log.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
@@ -144,6 +180,14 @@ fn stat(log: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_is_told_by_its_panic_or_by_the_engine() {
+        let log = "#9 NEW\nthread 'x' (1) panicked at sev.rs:55:37:\n`sev` reads it: no\nstack backtrace:";
+        assert_eq!(reason(log), "thread 'x' (1) panicked at sev.rs:55:37: `sev` reads it: no");
+        let log = "#9 NEW\n==7== ERROR: libFuzzer: timeout after 10 seconds\nSUMMARY";
+        assert_eq!(reason(log), "==7== ERROR: libFuzzer: timeout after 10 seconds");
+    }
 
     #[test]
     fn statistics_are_read() {

@@ -20,7 +20,7 @@ use crate::{clients, fuzz};
 pub enum Lane {
     /// Every crate's own tests: no root, no network, no clock.
     Unit,
-    /// Every fuzz target for a few seconds (`cargo xtask fuzz` runs them for longer).
+    /// Every fuzz target over the same few thousand inputs (`cargo xtask fuzz` looks for new ones).
     Fuzz,
     /// A whole platform with a machine that plays its guest: every process crashes at every step.
     Stack,
@@ -89,7 +89,7 @@ fn run_lane(root: &Path, lane: Lane, tally: &mut Tally) -> Result<()> {
     crate::say(&format!("{}lane {}", tally.mark, format!("{lane:?}").to_lowercase()));
     match lane {
         Lane::Unit => cargo_test(root, &[], None, tally),
-        Lane::Fuzz => tally.fuzzed(fuzz::run(root, FUZZ_SECONDS, &[])?),
+        Lane::Fuzz => tally.fuzzed(fuzz::run(root, fuzz::Effort::Repeatable, &[])?),
         Lane::Stack => cargo_test(root, &STACK, None, tally),
         Lane::Vm => guests(root, tally),
         Lane::Clients => with_sdk(root, &SDK, tally),
@@ -110,8 +110,6 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
 
 /// How long a lane may say nothing: more than its longest test.
 const SILENCE: Duration = Duration::from_secs(30 * 60);
-/// For each target of the fuzz lane.
-const FUZZ_SECONDS: u32 = 5;
 /// The whole platform, without guests.
 const STACK: [&str; 2] = ["--test", "stack"];
 /// The package of the tests with guests; they run in its folder, as cargo would have it.
