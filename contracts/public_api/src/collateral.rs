@@ -26,7 +26,7 @@ pub struct CollateralBundle {
     pub issuers: Vec<BundledIssuer>,
     /// Certificates of chips.
     pub vceks: Vec<BundledVcek>,
-    /// One for each root at most.
+    /// One for each root and kind of leaf at most.
     pub revocation_lists: Vec<BundledList>,
 }
 
@@ -73,10 +73,17 @@ pub struct BundledVcek {
 pub struct BundledList {
     /// SHA-256 (hex) of the root that signed it.
     pub root: String,
+    /// Which leaves it is for: `VCEK`, where nothing is said, or `VLEK`.
+    #[serde(default = "vcek")]
+    pub key: String,
     /// DER.
     #[serde(with = "base64url")]
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub list: Vec<u8>,
+}
+
+fn vcek() -> String {
+    "VCEK".to_owned()
 }
 
 /// What names a VCEK.

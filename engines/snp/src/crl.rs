@@ -95,6 +95,32 @@ pub enum CrlScope {
     Vlek,
 }
 
+impl CrlScope {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Vcek, Self::Vlek];
+
+    /// The list that a leaf of this kind needs.
+    pub const fn of(key: SigningKey) -> Self {
+        match key {
+            SigningKey::Vlek => Self::Vlek,
+            SigningKey::Vcek | SigningKey::None => Self::Vcek,
+        }
+    }
+
+    /// `VCEK` or `VLEK`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vcek => "VCEK",
+            Self::Vlek => "VLEK",
+        }
+    }
+
+    /// The scope of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Crl {
     root: RootId,
@@ -159,9 +185,9 @@ impl Crls {
         self.lists.iter().find(|crl| crl.root == root && crl.scope == scope)
     }
 
-    /// When the list of `root` for VCEKs was issued.
-    pub fn issued_on(&self, root: RootId) -> Option<UnixTime> {
-        self.list(CrlScope::Vcek, root).map(|crl| crl.this_update)
+    /// When the list of `root` for a scope was issued.
+    pub fn issued_on(&self, scope: CrlScope, root: RootId) -> Option<UnixTime> {
+        self.list(scope, root).map(|crl| crl.this_update)
     }
 
     /// Refuses what any list of `root` revokes, and, for the key that signed, a list that is not current or not there.
@@ -172,8 +198,7 @@ impl Crls {
         serials: &[(CertificateRole, Vec<u8>)],
         now: UnixTime,
     ) -> Result<(), VerifyError> {
-        let scope = if kind == SigningKey::Vlek { CrlScope::Vlek } else { CrlScope::Vcek };
-        match self.list(scope, root) {
+        match self.list(CrlScope::of(kind), root) {
             None if self.rule == Revocation::Required => return Err(VerifyError::CrlMissing { root, kind }),
             Some(crl) if now < crl.this_update || now > crl.next_update => {
                 let (this_update, next_update) = (crl.this_update, crl.next_update);

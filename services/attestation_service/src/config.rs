@@ -35,7 +35,11 @@ pub struct Config {
     /// Certificate revocation lists, DER or PEM.
     #[serde(default)]
     pub crl_files: Vec<PathBuf>,
-    /// Where revocation lists are fetched from, for example `https://kdsintf.amd.com/vcek/v1/Milan/crl`.
+    /// Those for VLEKs.
+    #[serde(default)]
+    pub vlek_crl_files: Vec<PathBuf>,
+    /// Where revocation lists are fetched from, for example `https://kdsintf.amd.com/vcek/v1/Milan/crl`; with `vlek`
+    /// instead of `vcek` they are those for VLEKs.
     #[serde(default)]
     pub crl_urls: Vec<String>,
     /// Whether evidence is refused under a root without a current revocation list.
@@ -386,7 +390,7 @@ mod tests {
         refused(
             "allow_developement_roots = true",
             expect![
-                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `limits`, `unknown_chips`, `telemetry`, `firmware`, `measurement`, `minimum_tcb`"
+                "unknown field `allow_developement_roots`, expected one of `listen`, `issuer`, `tls_certificate`, `tls_key`, `data_dir`, `allow_development_roots`, `development_root`, `crl_files`, `vlek_crl_files`, `crl_urls`, `crl_required`, `crl_max_age`, `kds_urls`, `kds_timeout_ms`, `minimum_tcb_signers`, `minimum_tcb_table`, `reference_signers`, `callers`, `administrator`, `token_algorithm`, `limits`, `unknown_chips`, `telemetry`, `firmware`, `measurement`, `minimum_tcb`"
             ],
         );
         refused(

@@ -35,6 +35,7 @@ use http_service::server::bounded;
 use http_service::{Gate, GateConfig, Metrics};
 use public_api::attestation_policy::ProviderSettings;
 use reconcile::revocation::Sources;
+use snp::CrlScope;
 use store::{Store, StoreError};
 
 /// Why the service does not start, or ends.
@@ -85,7 +86,8 @@ pub async fn service(config: &Config) -> Result<Service, RunError> {
     let (limits, metrics) = (config.unknown_chips, gate.metrics());
     let collateral = Collateral::open(anchors, urls, timeout, limits, store.clone(), metrics, now).await?;
     for stored in collateral.lists().await? {
-        if let Err(problem) = appraiser.add_crl(&stored.list) {
+        let Some(scope) = CrlScope::from_name(&stored.key) else { continue };
+        if let Err(problem) = appraiser.add_crl(scope, &stored.list) {
             tracing::warn!(problem, "a revocation list that was learnt earlier is not used");
         }
     }

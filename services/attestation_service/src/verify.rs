@@ -13,7 +13,7 @@ use public_api::attestation::{
     AttachedData, CLAIM_BOOT_REFERENCE, CLAIM_NONCE_SOURCE, Claims, DataType, EvidenceBundle,
 };
 use public_api::encoding::from_base64_any;
-use public_api::jwk::JwkSet;
+use public_api::jwk::{Jwk, JwkSet};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -39,9 +39,24 @@ pub struct VerifyArguments {
     /// Accepted launches: a file with [[firmware]], [[measurement]] and [minimum_tcb], or a service's configuration.
     #[arg(long)]
     pub reference: Option<PathBuf>,
-    /// Certificate revocation list, DER or PEM; can be given several times.
+    /// Signed table of minimum patch levels (compact JWS), as GET /minimumTcb gives it in `jws`.
+    #[arg(long, requires = "minimum_tcb_signer")]
+    pub minimum_tcb: Option<PathBuf>,
+    /// Who may sign such a table: PEM of keys or certificates, or a JWKS; can be given several times.
+    #[arg(long)]
+    pub minimum_tcb_signer: Vec<PathBuf>,
+    /// Signed reference values of a service (compact JWS), as GET /referenceValues gives them; several are possible.
+    #[arg(long, requires = "reference_signer")]
+    pub reference_values: Vec<PathBuf>,
+    /// Who may sign reference values: PEM of keys or certificates, or a JWKS; can be given several times.
+    #[arg(long)]
+    pub reference_signer: Vec<PathBuf>,
+    /// Certificate revocation list for VCEKs, DER or PEM; can be given several times.
     #[arg(long)]
     pub crl: Vec<PathBuf>,
+    /// The same for VLEKs.
+    #[arg(long)]
+    pub vlek_crl: Vec<PathBuf>,
     /// The attestation service's keys (its answer to GET /certs), to check the token's signature.
     #[arg(long)]
     pub jwks: Option<PathBuf>,
@@ -125,6 +140,14 @@ pub enum VerifyFailure {
     /// The data of the bundle is not JSON.
     #[error("reading the evidence bundle: {0}")]
     Data(#[from] FieldError),
+    /// A signed document that does not count.
+    #[error("{}: {denial}", path.display())]
+    Document {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        denial: Box<Denial>,
+    },
     /// The keys are no keys.
     #[error("reading the attestation service's keys")]
     Keys(#[source] serde_json::Error),
@@ -150,18 +173,39 @@ pub fn main(arguments: &VerifyArguments) -> ExitCode {
 
 /// Verifies a bundle.
 pub fn verify(arguments: &VerifyArguments) -> Result<Verification, VerifyFailure> {
+    let now = arguments.at.unwrap_or_else(jiff::Timestamp::now).as_second();
+    let appraiser = appraiser(arguments, now)?;
+    let bundle: EvidenceBundle =
+        serde_json::from_slice(&read(&arguments.bundle)?).map_err(VerifyFailure::Bundle)?;
+    let keys = arguments.jwks.as_deref().map(read_keys).transpose()?;
+    verify_bundle(&appraiser, bundle, keys.as_ref(), now)
+}
+
+/// Judges by what the arguments name, and by no more.
+fn appraiser(arguments: &VerifyArguments, now: i64) -> Result<Appraiser, VerifyFailure> {
     let reference = arguments.reference.as_deref().map(ReferenceConfig::read).transpose()?;
     let appraiser = Appraiser::load(&AppraiserConfig {
         development_root: arguments.development_root.clone(),
         crl_files: arguments.crl.clone(),
+        vlek_crl_files: arguments.vlek_crl.clone(),
+        minimum_tcb_signers: arguments.minimum_tcb_signer.clone(),
+        reference_signers: arguments.reference_signer.clone(),
         reference: reference.unwrap_or_default(),
         ..AppraiserConfig::default()
     })?;
-    let bundle: EvidenceBundle =
-        serde_json::from_slice(&read(&arguments.bundle)?).map_err(VerifyFailure::Bundle)?;
-    let keys = arguments.jwks.as_deref().map(read_keys).transpose()?;
-    let now = arguments.at.unwrap_or_else(jiff::Timestamp::now).as_second();
-    verify_bundle(&appraiser, bundle, keys.as_ref(), now)
+    let (floor, imported) = (appraiser.minimum_tcb(), appraiser.references().imported());
+    install(arguments.minimum_tcb.as_slice(), |jws| floor.install(jws, now))?;
+    install(&arguments.reference_values, |jws| imported.install(jws, now))?;
+    Ok(appraiser)
+}
+
+/// Reads signed documents and puts them in force.
+fn install(paths: &[PathBuf], put: impl Fn(&str) -> Result<(), Box<Denial>>) -> Result<(), VerifyFailure> {
+    for path in paths {
+        let jws = String::from_utf8_lossy(&read(path)?).into_owned();
+        put(&jws).map_err(|denial| VerifyFailure::Document { path: path.clone(), denial })?;
+    }
+    Ok(())
 }
 
 fn read_keys(path: &Path) -> Result<JwkSet, VerifyFailure> {
@@ -245,19 +289,32 @@ fn payload(token: &str) -> Option<Claims> {
     serde_json::from_slice(&payload).ok()
 }
 
+/// The two algorithms that tokens are signed with; a key counts only for its own.
 fn signature_holds(token: &str, keys: &JwkSet) -> bool {
-    let mut validation = Validation::new(Algorithm::RS256);
-    // The bundle is looked at long after its token has expired; what matters is who signed it.
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
     let kid = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
     keys.keys.iter().filter(|key| key.kid == kid).any(|key| {
-        let (Some(n), Some(e)) = (&key.n, &key.e) else { return false };
-        DecodingKey::from_rsa_components(n, e)
-            .and_then(|key| jsonwebtoken::decode::<Value>(token, &key, &validation))
-            .is_ok()
+        let Some((algorithm, key)) = decoding_key(key) else { return false };
+        let mut validation = Validation::new(algorithm);
+        // The bundle is looked at long after its token has expired; what matters is who signed it.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        jsonwebtoken::decode::<Value>(token, &key, &validation).is_ok()
     })
+}
+
+fn decoding_key(key: &Jwk) -> Option<(Algorithm, DecodingKey)> {
+    match (key.kty.as_str(), key.crv.as_deref()) {
+        ("RSA", _) => {
+            let parts = DecodingKey::from_rsa_components(key.n.as_ref()?, key.e.as_ref()?);
+            Some((Algorithm::RS256, parts.ok()?))
+        }
+        ("EC", Some("P-384")) => {
+            let parts = DecodingKey::from_ec_components(key.x.as_ref()?, key.y.as_ref()?);
+            Some((Algorithm::ES384, parts.ok()?))
+        }
+        _ => None,
+    }
 }
 
 fn compare(mut proven: Claims, token: Claims) -> Vec<ClaimResult> {

@@ -7,7 +7,9 @@ use aws_lc_rs::digest;
 use policy::language::TokenProperties;
 use public_api::Denial;
 use public_api::attestation::{BootChainClaim, CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
-use snp::{ChainDer, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedChains, VerifiedReport};
+use snp::{
+    ChainDer, CrlScope, Crls, Explanation, Revocation, TrustAnchors, UnixTime, VerifiedChains, VerifiedReport,
+};
 
 use super::boot_reference::{self, BootReferences};
 use super::claims::{self, NonceSource};
@@ -47,6 +49,8 @@ pub struct AppraiserConfig {
     pub development_root: Option<std::path::PathBuf>,
     /// Revocation lists, DER or PEM.
     pub crl_files: Vec<std::path::PathBuf>,
+    /// Those for VLEKs.
+    pub vlek_crl_files: Vec<std::path::PathBuf>,
     /// Whether every root needs a current list.
     pub crl_required: bool,
     /// For how many seconds a list counts after it was issued, whatever it says itself.
@@ -64,6 +68,8 @@ pub struct AppraiserConfig {
 pub struct AddedCrl {
     /// Whose it is.
     pub root: snp::RootId,
+    /// For which leaves.
+    pub scope: CrlScope,
     /// Whether no later list of this root is known.
     pub newest: bool,
 }
@@ -75,6 +81,7 @@ impl From<&Config> for AppraiserConfig {
         Self {
             development_root,
             crl_files: config.crl_files.clone(),
+            vlek_crl_files: config.vlek_crl_files.clone(),
             crl_required: config.crl_required,
             crl_max_age: config.crl_max_age.and_then(|seconds| i64::try_from(seconds).ok()),
             minimum_tcb_signers: config.minimum_tcb_signers.clone(),
@@ -174,10 +181,15 @@ impl Appraiser {
         }
         let mut crls =
             Crls::new(if config.crl_required { Revocation::Required } else { Revocation::IfPresent });
-        for path in &config.crl_files {
-            add_crl(&mut crls, &read(path)?, &anchors).map_err(|problem| {
-                ConfigError::value("crl_files", format!("{}: {problem}", path.display()))
-            })?;
+        let files = [
+            ("crl_files", CrlScope::Vcek, &config.crl_files),
+            ("vlek_crl_files", CrlScope::Vlek, &config.vlek_crl_files),
+        ];
+        for (key, scope, paths) in files {
+            for path in paths {
+                add_crl(&mut crls, scope, &read(path)?, &anchors)
+                    .map_err(|problem| ConfigError::value(key, format!("{}: {problem}", path.display())))?;
+            }
         }
         Ok(Self {
             crls: RwLock::new(Arc::new(crls)),
@@ -244,40 +256,44 @@ impl Appraiser {
     /// Whether nothing can be verified yet, because lists are required and no root has one.
     pub fn lacks_every_crl(&self) -> bool {
         let crls = self.crls();
-        self.crl_required && self.roots().all(|root| crls.fresh_until(root.id()).is_none())
+        let lacks = |scope, root| crls.fresh_until_for(scope, root).is_none();
+        let lacks_both =
+            |root: snp::TrustRoot| CrlScope::ALL.into_iter().all(|scope| lacks(scope, root.id()));
+        self.crl_required && self.roots().all(lacks_both)
     }
 
     /// Takes in a newer revocation list (DER or PEM). An older one, or one that no trusted root signed, changes nothing.
-    pub fn add_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
-        let (added, crls) = self.with_crl(file)?;
+    pub fn add_crl(&self, scope: CrlScope, file: &[u8]) -> Result<AddedCrl, String> {
+        let (added, crls) = self.with_crl(scope, file)?;
         *self.crls.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(crls);
         Ok(added)
     }
 
     /// Verifies a revocation list and takes nothing in.
-    pub fn try_crl(&self, file: &[u8]) -> Result<AddedCrl, String> {
-        self.with_crl(file).map(|(added, _)| added)
+    pub fn try_crl(&self, scope: CrlScope, file: &[u8]) -> Result<AddedCrl, String> {
+        self.with_crl(scope, file).map(|(added, _)| added)
     }
 
-    fn with_crl(&self, file: &[u8]) -> Result<(AddedCrl, Crls), String> {
+    fn with_crl(&self, scope: CrlScope, file: &[u8]) -> Result<(AddedCrl, Crls), String> {
         let (mut crls, mut alone) = (Crls::clone(&self.crls()), Crls::default());
-        add_crl(&mut crls, file, &self.anchors)?;
-        let root = add_crl(&mut alone, file, &self.anchors)?;
-        let newest = crls.issued_on(root) == alone.issued_on(root);
-        Ok((AddedCrl { root, newest }, crls))
+        add_crl(&mut crls, scope, file, &self.anchors)?;
+        let root = add_crl(&mut alone, scope, file, &self.anchors)?;
+        let newest = crls.issued_on(scope, root) == alone.issued_on(scope, root);
+        Ok((AddedCrl { root, scope, newest }, crls))
     }
 
-    /// Until when the revocation list of a root counts.
-    pub fn crl_until(&self, root: &snp::RootId) -> Option<UnixTime> {
+    /// Until when the revocation list of a root for a scope counts.
+    pub fn crl_until(&self, scope: CrlScope, root: &snp::RootId) -> Option<UnixTime> {
         let crls = self.crls();
-        let (until, issued) = (crls.fresh_until(*root)?, crls.issued_on(*root)?);
+        let (until, issued) = (crls.fresh_until_for(scope, *root)?, crls.issued_on(scope, *root)?);
         let aged = self.crl_max_age.map(|age| UnixTime(issued.0.saturating_add(age)));
         Some(aged.map_or(until, |aged| aged.min(until)))
     }
 
     /// A list may promise to hold for a year; the operator may want newer ones.
-    fn check_crl_age(&self, root: snp::RootId, now: i64) -> Result<(), Box<Denial>> {
-        let (Some(max), Some(issued)) = (self.crl_max_age, self.crls().issued_on(root)) else {
+    fn check_crl_age(&self, verified: &VerifiedReport, now: i64) -> Result<(), Box<Denial>> {
+        let (root, scope) = (verified.root().id(), CrlScope::of(verified.signing_key()));
+        let (Some(max), Some(issued)) = (self.crl_max_age, self.crls().issued_on(scope, root)) else {
             return Ok(());
         };
         if now.saturating_sub(issued.0) <= max {
@@ -287,7 +303,7 @@ impl Appraiser {
             "RevocationListTooOld",
             "revocation list",
             format!("a revocation list that was issued within the last {max} seconds"),
-            format!("the list of root {root} was issued on {issued}"),
+            format!("the {} list of root {root} was issued on {issued}", scope.name()),
             "crl_max_age of the configuration: an old list does not show the newest revocations",
             "fetch the current list from AMD's key distribution service, or import a bundle with it; check the clock",
         ))
@@ -300,7 +316,7 @@ impl Appraiser {
             .chains
             .verify(&evidence.report, &chain, &self.anchors, &self.crls(), UnixTime(now))
             .map_err(|error| explained(error.explain()))?;
-        self.check_crl_age(verified.root().id(), now)?;
+        self.check_crl_age(&verified, now)?;
         self.minimum_tcb.check(verified.product(), verified.reported_tcb(), verified.committed_tcb())?;
         let report = verified.report();
         if let Some(runtime) = &evidence.runtime_data {
@@ -478,7 +494,12 @@ fn certificate_der(file: &[u8]) -> Option<Vec<u8>> {
     Some(der.to_vec())
 }
 
-fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<snp::RootId, String> {
+fn add_crl(
+    crls: &mut Crls,
+    scope: CrlScope,
+    file: &[u8],
+    anchors: &TrustAnchors,
+) -> Result<snp::RootId, String> {
     use rustls_pki_types::pem::PemObject as _;
     let pem;
     let der = match file.first() {
@@ -489,5 +510,5 @@ fn add_crl(crls: &mut Crls, file: &[u8], anchors: &TrustAnchors) -> Result<snp::
             pem.as_ref()
         }
     };
-    crls.add(der, anchors).map_err(|error| crate::chain(&error))
+    crls.add_for(scope, der, anchors).map_err(|error| crate::chain(&error))
 }

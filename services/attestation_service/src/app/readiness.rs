@@ -1,6 +1,7 @@
 //! Whether the service can do its work now, check by check.
 
 use http_service::health::Check;
+use snp::CrlScope;
 
 use super::attest::Service;
 
@@ -28,7 +29,7 @@ impl Service {
     /// nobody can attest.
     fn revocation_lists(&self, now: i64) -> Check {
         let roots = self.appraiser.roots().map(|root| {
-            let until = self.appraiser.crl_until(&root.id());
+            let until = self.appraiser.crl_until(CrlScope::Vcek, &root.id());
             let current = until.is_some_and(|until| until.0 > now);
             (
                 current,

@@ -10,6 +10,7 @@ use http_service::routes::Content;
 use http_service::{Operation, Route};
 use public_api::jwk::JwkSet;
 use serde_json::{Value, json};
+use snp::CrlScope;
 
 use super::attest::TAG;
 use super::caller::Of;
@@ -71,7 +72,8 @@ async fn health(State(service): State<Arc<Service>>) -> Json<Value> {
         "trustRoots": roots,
         "developmentRootsAllowed": development,
         "providers": service.providers.all().len(),
-        "revocationLists": revocation_lists(&service),
+        "revocationLists": revocation_lists(&service, CrlScope::Vcek),
+        "vlekRevocationLists": revocation_lists(&service, CrlScope::Vlek),
         "pinnedRoots": pinned_roots(&service),
         "keyDistributionServices": key_distribution_services(&service),
         "references": service.appraiser.references().names(),
@@ -96,10 +98,10 @@ fn key_distribution_services(service: &Service) -> Value {
     Value::Array(servers.collect())
 }
 
-/// Until when the revocation list of each trusted root holds; null where there is none.
-fn revocation_lists(service: &Service) -> Value {
+/// Until when the revocation list of each trusted root for a kind of leaf holds; null where there is none.
+fn revocation_lists(service: &Service, scope: CrlScope) -> Value {
     let roots = service.appraiser.roots().map(|root| {
-        let until = service.appraiser.crl_until(&root.id()).map(|time| time.to_string());
+        let until = service.appraiser.crl_until(scope, &root.id()).map(|time| time.to_string());
         (root.to_string(), json!(until))
     });
     Value::Object(roots.collect())

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use snp::CrlScope;
+
 use crate::app::attest::Service;
 use crate::config::Config;
 
@@ -20,14 +22,17 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 /// Where lists come from.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    files: Vec<PathBuf>,
+    files: Vec<(CrlScope, PathBuf)>,
     urls: Vec<String>,
 }
 
 impl Sources {
     /// The sources of a configuration.
     pub fn of(config: &Config) -> Self {
-        Self { files: config.crl_files.clone(), urls: config.crl_urls.clone() }
+        let of =
+            |scope, paths: &[PathBuf]| paths.iter().map(|path| (scope, path.clone())).collect::<Vec<_>>();
+        let files = [of(CrlScope::Vcek, &config.crl_files), of(CrlScope::Vlek, &config.vlek_crl_files)];
+        Self { files: files.concat(), urls: config.crl_urls.clone() }
     }
 }
 
@@ -51,9 +56,9 @@ pub async fn keep_current(service: Arc<Service>, sources: Sources) {
 /// Returns whether all of it worked.
 pub async fn refresh(service: &Service, sources: &Sources, now: i64) -> bool {
     let mut current = true;
-    for path in &sources.files {
+    for (scope, path) in &sources.files {
         let added = match std::fs::read(path) {
-            Ok(file) => service.appraiser.add_crl(&file).map(drop),
+            Ok(file) => service.appraiser.add_crl(*scope, &file).map(drop),
             Err(error) => Err(error.to_string()),
         };
         if let Err(problem) = added {

@@ -1,5 +1,6 @@
 //! Certificates, revocation lists, minimum patch levels and reference values as rows.
 
+use snp::{CrlScope, RootId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _};
 
@@ -43,12 +44,21 @@ pub struct StoredIssuer {
 pub struct StoredList {
     /// SHA-256 of the root, hex.
     pub root: String,
+    /// For which leaves: `VCEK` or `VLEK`.
+    pub key: String,
     /// DER.
     pub list: Vec<u8>,
     /// URL, or empty.
     pub source: String,
     /// Unix seconds.
     pub learnt_on: i64,
+}
+
+impl StoredList {
+    /// A list that was verified.
+    pub fn of(root: RootId, scope: CrlScope, list: Vec<u8>, source: String, learnt_on: i64) -> Self {
+        Self { root: root.to_string(), key: scope.name().to_owned(), list, source, learnt_on }
+    }
 }
 
 /// One thing that was learnt.
@@ -116,11 +126,12 @@ impl Learnt {
             .bind(&issuer.ark)
             .bind(issuer.learnt_on),
             Self::List(list) => sqlx::query(
-                "INSERT INTO collateral_lists (root, list, source, learnt_on) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (root) DO UPDATE SET list = excluded.list, learnt_on = excluded.learnt_on,
+                "INSERT INTO collateral_lists (root, key, list, source, learnt_on) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (root, key) DO UPDATE SET list = excluded.list, learnt_on = excluded.learnt_on,
                  source = CASE excluded.source WHEN '' THEN source ELSE excluded.source END",
             )
             .bind(&list.root)
+            .bind(&list.key)
             .bind(&list.list)
             .bind(&list.source)
             .bind(list.learnt_on),
@@ -199,9 +210,9 @@ impl Store {
         .await
     }
 
-    /// The newest revocation list of each root.
+    /// The newest revocation list of each root and kind of leaf.
     pub async fn lists(&self) -> Result<Vec<StoredList>, StoreError> {
-        self.all("SELECT root, list, source, learnt_on FROM collateral_lists ORDER BY root").await
+        self.all("SELECT root, key, list, source, learnt_on FROM collateral_lists ORDER BY root, key").await
     }
 
     /// The table of minimum patch levels with the highest number, as it was signed.

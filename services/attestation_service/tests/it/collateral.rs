@@ -5,6 +5,7 @@ use attestation_service::app::request::Request;
 use axum::http::StatusCode;
 use http_service::peer::Peer;
 use serde_json::{Value, json};
+use snp::CrlScope;
 use tokio::sync::watch;
 
 use crate::kds::{Answer, Kds, vcek_path};
@@ -334,7 +335,7 @@ async fn a_host_is_prefetched_when_it_enrols() {
     let lab = lab.restarted().await;
     lab.accepted(&bare()).await;
     let root = snp::RootId(OURS.authority.root_id().try_into().expect("32 bytes"));
-    assert!(lab.service.appraiser.crl_until(&root).is_some(), "the list is kept");
+    assert!(lab.service.appraiser.crl_until(CrlScope::Vcek, &root).is_some(), "the list is kept");
 
     let attempt = Attempt::honest();
     let report = public_api::encoding::to_base64url(&attempt.machine.sign(&attempt.report));

@@ -12,11 +12,11 @@ use crate::support::*;
 static SIGNER: LazyLock<rcgen::KeyPair> = LazyLock::new(|| key(&rcgen::PKCS_ECDSA_P384_SHA384));
 static STRANGER: LazyLock<rcgen::KeyPair> = LazyLock::new(|| key(&rcgen::PKCS_ECDSA_P384_SHA384));
 
-fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> rcgen::KeyPair {
+pub fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> rcgen::KeyPair {
     rcgen::KeyPair::generate_for(algorithm).expect("a key")
 }
 
-fn table(sequence: u64, minimum: &Value) -> Value {
+pub fn table(sequence: u64, minimum: &Value) -> Value {
     json!({
         "document": "minimum-tcb", "sequence": sequence, "issuedOn": "2025-06-01T00:00:00Z",
         "products": {"Milan": [{
@@ -27,7 +27,7 @@ fn table(sequence: u64, minimum: &Value) -> Value {
 }
 
 /// The table, signed by the program.
-fn signed(table: &Value, key: &rcgen::KeyPair) -> String {
+pub fn signed(table: &Value, key: &rcgen::KeyPair) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let (table_path, key_path) = (directory.path().join("t.json"), directory.path().join("k.pem"));
     std::fs::write(&table_path, table.to_string()).expect("written");

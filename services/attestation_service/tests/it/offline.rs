@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use public_api::attestation::EvidenceBundle;
+use public_api::attestation_policy::TokenAlgorithm;
 use serde_json::{Value, json};
 
 use crate::support::*;
+use crate::{minimum_tcb, references};
 
 /// A bundle as the control plane stores it, and the files to verify it with.
 struct Case {
@@ -124,6 +126,58 @@ async fn a_launch_is_refused_without_reference_values() {
     let case = Case::new().await;
     let (status, result) = case.verify(&[("--development-root", OURS.root())]);
     assert_eq!((status, &result["denial"]["code"]), (1, &json!("LaunchMeasurementUnknown")));
+}
+
+#[tokio::test]
+async fn a_token_in_elliptic_curves_is_checked_with_the_services_keys_too() {
+    let lab = Lab::with(|config| config.token_algorithm = TokenAlgorithm::ES384).await;
+    let mut case = Case::of(lab, &Attempt::honest()).await;
+    let (status, result) = case.verify_with_everything();
+    assert_eq!((status, &result["tokenSignature"]), (0, &json!("verified")), "{result}");
+    let signature = case.bundle.token.rfind('.').expect("three parts");
+    let other = if &case.bundle.token[signature + 1..=signature + 1] == "A" { "B" } else { "A" };
+    case.bundle.token.replace_range(signature + 1..=signature + 1, other);
+    case.refused("TokenSignatureInvalid");
+}
+
+#[tokio::test]
+async fn a_signed_table_of_minimum_patch_levels_binds_offline_too() {
+    let case = Case::new().await;
+    let key = minimum_tcb::key(&rcgen::PKCS_ECDSA_P384_SHA384);
+    std::fs::write(case.path("signer.pem"), key.public_key_pem()).expect("written");
+    let under = |minimum: Value| {
+        let table = minimum_tcb::signed(&minimum_tcb::table(1, &minimum), &key);
+        std::fs::write(case.path("table.jws"), table).expect("written");
+        case.verify(&[
+            ("--development-root", OURS.root()),
+            ("--reference", case.path("reference.toml")),
+            ("--minimum-tcb", case.path("table.jws")),
+            ("--minimum-tcb-signer", case.path("signer.pem")),
+        ])
+    };
+    assert_eq!(under(json!({"snp": 24})).0, 0);
+    let (status, result) = under(json!({"snp": 25}));
+    assert_eq!((status, &result["denial"]["code"]), (1, &json!("TcbBelowMinimum")));
+}
+
+#[tokio::test]
+async fn a_services_signed_reference_values_stand_for_its_firmware_files() {
+    let case = Case::new().await;
+    std::fs::write(case.path("values.jws"), references::exported(&case.lab).await).expect("written");
+    let with = |signer: PathBuf| {
+        case.verify(&[
+            ("--development-root", OURS.root()),
+            ("--reference-values", case.path("values.jws")),
+            ("--reference-signer", signer),
+        ])
+    };
+    let (status, result) = with(case.path("jwks.json"));
+    assert_eq!((status, &result["verified"]), (0, &json!(true)), "{result}");
+    let stranger = minimum_tcb::key(&rcgen::PKCS_ECDSA_P384_SHA384);
+    std::fs::write(case.path("stranger.pem"), stranger.public_key_pem()).expect("written");
+    let (status, result) = with(case.path("stranger.pem"));
+    let problem = result["stderr"].as_str().expect("a text");
+    assert!(status == 2 && problem.contains("DocumentSignerUnknown"), "{status} {problem}");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn reader(signers: &str) -> Lab {
     .await
 }
 
-async fn exported(lab: &Lab) -> String {
+pub async fn exported(lab: &Lab) -> String {
     let request = axum::http::Request::get("/referenceValues").body(axum::body::Body::empty());
     let app = attestation_service::http::app(std::sync::Arc::clone(&lab.service));
     let response = tower::ServiceExt::oneshot(app, request.expect("a request")).await.expect("an answer");

@@ -1,11 +1,14 @@
 //! Revocation lists that are demanded, fetched, kept, and no longer served.
 
 use attestation_service::reconcile::revocation::{Sources, refresh};
+use serde_json::{Value, json};
+use snp::CrlScope;
 
 use crate::kds::{Answer, Kds};
 use crate::support::*;
 
 const LIST: &str = "/vcek/v1/Milan/crl";
+const VLEK_LIST: &str = "/vlek/v1/Milan/crl";
 
 /// A clock that stands an hour ahead of the one before each time it is read: no back-off is longer.
 struct Clock(i64);
@@ -85,14 +88,44 @@ async fn an_expired_list_and_one_older_than_its_bound_deny_each_with_its_own_cod
     let kds = Kds::start().await;
     let expired = lab(&kds).await;
     let list = OURS.authority.crl(days_ago(400)).expect("a list");
-    expired.service.appraiser.add_crl(&list).expect("ours");
+    expired.service.appraiser.add_crl(CrlScope::Vcek, &list).expect("ours");
     expired.denied_with(&Attempt::honest().body(), "RevocationListNotCurrent").await;
 
     let bounded = Lab::with(|config| config.crl_max_age = Some(3 * 86_400)).await;
     let list = OURS.authority.crl(days_ago(4)).expect("a list");
-    bounded.service.appraiser.add_crl(&list).expect("ours");
+    bounded.service.appraiser.add_crl(CrlScope::Vcek, &list).expect("ours");
     bounded.denied_with(&Attempt::honest().body(), "RevocationListTooOld").await;
     let list = OURS.authority.crl(days_ago(2)).expect("a list");
-    bounded.service.appraiser.add_crl(&list).expect("ours");
+    bounded.service.appraiser.add_crl(CrlScope::Vcek, &list).expect("ours");
     bounded.accepted(&Attempt::honest().body()).await;
+}
+
+/// AMD publishes two lists of each root: the one for VLEKs says nothing about who makes VCEKs.
+#[tokio::test]
+async fn a_list_for_vleks_is_none_for_vceks_and_neither_replaces_the_other() {
+    let (kds, mut clock) = (Kds::start().await, Clock::start());
+    kds.answer(LIST, Answer::status(404));
+    kds.answer(VLEK_LIST, Answer::bytes(OURS.authority.crl(days_ago(0)).expect("a list")));
+    let lab = Lab::with(|config| {
+        config.crl_urls.extend([LIST, VLEK_LIST].map(|path| format!("{}{path}", kds.url)));
+        config.crl_required = true;
+    })
+    .await;
+    refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await;
+    lab.denied_with(&Attempt::honest().body(), "RevocationListMissing").await;
+    kds.answer(LIST, Answer::bytes(OURS.authority.crl(days_ago(1)).expect("an older list")));
+    assert!(refresh(&lab.service, &Sources::of(&lab.config), clock.tick()).await);
+    lab.accepted(&Attempt::honest().body()).await;
+    let (lab, both) = (lab.restarted().await, [json!("VCEK"), json!("VLEK")]);
+    lab.accepted(&Attempt::honest().body()).await;
+    let keys = |bundle: &Value| {
+        let lists = bundle["revocationLists"].as_array().expect("lists").iter();
+        lists.map(|list| list["key"].clone()).collect::<Vec<_>>()
+    };
+    let (_, bundle) = lab.get_as("/collateral/bundle", ADMIN_TOKEN).await;
+    assert_eq!(keys(&bundle), both);
+    let other = Lab::new().await;
+    let (status, answer) = other.post_as("/collateral/bundle", &bundle.to_string(), ADMIN_TOKEN).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(keys(&other.get_as("/collateral/bundle", ADMIN_TOKEN).await.1), both);
 }

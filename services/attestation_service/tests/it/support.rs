@@ -260,6 +260,7 @@ impl Lab {
                 OURS.root()
             }),
             crl_files: Vec::new(),
+            vlek_crl_files: Vec::new(),
             crl_urls: Vec::new(),
             crl_required: false,
             crl_max_age: None,

@@ -20,6 +20,51 @@ pub struct Arguments {
     /// Trust this development root too (PEM); the local platform's own is taken if there is one.
     #[arg(long)]
     development_root: Option<PathBuf>,
+    #[command(flatten)]
+    signed: Signed,
+}
+
+/// Signed documents to judge by, and who may sign them. Those of a service: `casemate attestation minimum-tcb show` and
+/// `GET /referenceValues`.
+#[derive(Debug, Default, clap::Args)]
+pub struct Signed {
+    /// Table of minimum patch levels (compact JWS).
+    #[arg(long, requires = "minimum_tcb_signer")]
+    minimum_tcb: Option<PathBuf>,
+    /// Who may sign that table: PEM of keys or certificates, or a JWKS.
+    #[arg(long)]
+    minimum_tcb_signer: Vec<PathBuf>,
+    /// Reference values (compact JWS); several are possible.
+    #[arg(long, requires = "reference_signer")]
+    reference_values: Vec<PathBuf>,
+    /// Who may sign reference values: PEM of keys or certificates, or a JWKS.
+    #[arg(long)]
+    reference_signer: Vec<PathBuf>,
+    /// Certificate revocation list for VCEKs, DER or PEM.
+    #[arg(long)]
+    crl: Vec<PathBuf>,
+    /// The same for VLEKs.
+    #[arg(long)]
+    vlek_crl: Vec<PathBuf>,
+    /// The keys of the service that signed the token (its `GET /certs`).
+    #[arg(long)]
+    jwks: Option<PathBuf>,
+}
+
+impl Signed {
+    /// As the attestation service's program takes them.
+    fn arguments(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let given = [
+            ("--minimum-tcb", self.minimum_tcb.as_slice()),
+            ("--minimum-tcb-signer", &self.minimum_tcb_signer),
+            ("--reference-values", &self.reference_values),
+            ("--reference-signer", &self.reference_signer),
+            ("--crl", &self.crl),
+            ("--vlek-crl", &self.vlek_crl),
+            ("--jwks", self.jwks.as_slice()),
+        ];
+        given.into_iter().flat_map(|(name, paths)| paths.iter().map(move |path| (name, path)))
+    }
 }
 
 /// Runs the command.
@@ -28,7 +73,7 @@ pub fn run(arguments: &Arguments, data_dir: &Path, printer: &Printer) -> Result<
         Some(root) => Some(root.clone()),
         None => Profile::load(data_dir).ok().and_then(|profile| profile.development_root),
     };
-    let verdict = check(&arguments.bundle, root.as_deref(), data_dir)?;
+    let verdict = check(&arguments.bundle, root.as_deref(), &arguments.signed, data_dir)?;
     print(&verdict, printer);
     if verdict["verified"] == Value::Bool(true) {
         return Ok(());
@@ -46,7 +91,12 @@ pub fn run(arguments: &Arguments, data_dir: &Path, printer: &Printer) -> Result<
 }
 
 /// The verdict of the attestation service's binary, as JSON.
-pub fn check(bundle: &Path, development_root: Option<&Path>, data_dir: &Path) -> Result<Value> {
+pub fn check(
+    bundle: &Path,
+    development_root: Option<&Path>,
+    signed: &Signed,
+    data_dir: &Path,
+) -> Result<Value> {
     let mut command = Command::new(programs::ours("casemate-attestation")?);
     command.arg("verify").arg("--bundle").arg(bundle);
     if let Some(root) = development_root {
@@ -56,6 +106,9 @@ pub fn check(bundle: &Path, development_root: Option<&Path>, data_dir: &Path) ->
     if config.exists() {
         command.arg("--reference").arg(config);
     }
+    signed.arguments().for_each(|(name, path)| {
+        command.arg(name).arg(path);
+    });
     let output = command.output().context("running casemate-attestation verify")?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         format!("casemate-attestation verify said: {}", String::from_utf8_lossy(&output.stderr).trim())

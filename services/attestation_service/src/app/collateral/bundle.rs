@@ -10,7 +10,7 @@ use public_api::collateral::{
 use public_api::decision_log::Decision;
 use serde_json::json;
 use snp::kds::VcekName;
-use snp::{SigningKey, TrustAnchors};
+use snp::{CrlScope, SigningKey, TrustAnchors};
 
 use super::known::{Issuer, Known};
 use super::{Collateral, issues, prefetch, stored_issuer, stored_vcek};
@@ -52,12 +52,11 @@ impl Collateral {
             ask: issuer.ask.clone(),
             ark: issuer.ark.clone(),
         });
-        let lists = self
-            .store
-            .lists()
-            .await?
-            .into_iter()
-            .map(|list| BundledList { root: list.root, list: list.list });
+        let lists = self.store.lists().await?.into_iter().map(|list| BundledList {
+            root: list.root,
+            key: list.key,
+            list: list.list,
+        });
         Ok(CollateralBundle {
             version: BUNDLE_VERSION,
             created_on: jiff::Timestamp::from_second(now).unwrap_or_default().to_string(),
@@ -103,8 +102,8 @@ impl Service {
             // It was verified a moment ago.
             let _ = self.collateral.known.add_issuer(issuer, now);
         }
-        for (_, list) in checked.lists {
-            let _ = self.appraiser.add_crl(&list.list);
+        for (added, list) in checked.lists {
+            let _ = self.appraiser.add_crl(added.scope, &list.list);
         }
     }
 }
@@ -118,12 +117,7 @@ fn changes(checked: &Checked, now: i64) -> Vec<Change> {
     let issuers = checked.issuers.iter().map(|issuer| Learnt::Issuer(stored_issuer(issuer, now)));
     let vceks = checked.vceks.iter().map(|(name, der)| Learnt::Vcek(stored_vcek(name, der.clone(), now)));
     let lists = checked.lists.iter().filter(|(added, _)| added.newest).map(|(added, list)| {
-        Learnt::List(StoredList {
-            root: added.root.to_string(),
-            list: list.list.clone(),
-            source: String::new(),
-            learnt_on: now,
-        })
+        Learnt::List(StoredList::of(added.root, added.scope, list.list.clone(), String::new(), now))
     });
     issuers.chain(vceks).chain(lists).map(Change::Learn).collect()
 }
@@ -176,7 +170,8 @@ fn check_vcek(item: BundledVcek, known: &Known, now: i64) -> Result<(VcekName, V
 }
 
 fn check_list(item: BundledList, appraiser: &Appraiser) -> Result<(AddedCrl, BundledList), String> {
-    let added = appraiser.try_crl(&item.list)?;
+    let scope = CrlScope::from_name(&item.key).ok_or("`key` is neither VCEK nor VLEK")?;
+    let added = appraiser.try_crl(scope, &item.list)?;
     if added.root.to_string() != item.root {
         return Err(format!("it is the list of root {}", added.root));
     }

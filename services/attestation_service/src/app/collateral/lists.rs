@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use snp::kds::crl_path;
-use snp::{Product, SigningKey};
+use snp::{CrlScope, Product, SigningKey};
 
 use super::Collateral;
 use super::kds::NoAnswer;
@@ -20,14 +20,14 @@ impl Collateral {
         self.store.lists().await
     }
 
-    /// Fetches a list and takes it in.
+    /// Fetches a list and takes it in; its scope is in the path of its address.
     pub async fn fetch_list(&self, appraiser: &Appraiser, urls: &[String], now: i64) -> Result<(), NoAnswer> {
-        let check = |list: &[u8]| appraiser.add_crl(list).map(|added| (added, list.to_vec()));
+        let scope = urls.first().map_or(CrlScope::Vcek, |url| scope_of(url));
+        let check = |list: &[u8]| appraiser.add_crl(scope, list).map(|added| (added, list.to_vec()));
         let (added, list) = self.kds.fetch(urls, MAX_LIST, now, check).await?;
         if added.newest {
             let source = urls.first().cloned().unwrap_or_default();
-            let root = added.root.to_string();
-            self.write_down(Learnt::List(StoredList { root, list, source, learnt_on: now })).await;
+            self.write_down(Learnt::List(StoredList::of(added.root, scope, list, source, now))).await;
         }
         Ok(())
     }
@@ -41,4 +41,10 @@ impl Collateral {
     ) -> Result<(), NoAnswer> {
         self.fetch_list(appraiser, &self.kds.urls(&crl_path(product, SigningKey::Vcek)), now).await
     }
+}
+
+/// AMD serves the lists for VLEKs below `/vlek/` and those for VCEKs below `/vcek/` (57230); the list does not say it.
+pub fn scope_of(url: &str) -> CrlScope {
+    let path = url::Url::parse(url).map(|url| url.path().to_owned()).unwrap_or_default();
+    if path.split('/').any(|segment| segment == "vlek") { CrlScope::Vlek } else { CrlScope::Vcek }
 }

@@ -3,7 +3,7 @@
 use public_api::collateral::{PrefetchRequest, Prefetched};
 use public_api::encoding::from_base64_any;
 use snp::kds::{VcekName, candidate_products};
-use snp::{Product, Report, SigningKey, TcbBytes};
+use snp::{CrlScope, Product, Report, SigningKey, TcbBytes};
 
 use super::missing::{Missing, Unavailable, masked, no_key, vlek_not_published};
 use super::shown;
@@ -45,7 +45,7 @@ impl Service {
     }
 
     async fn prefetched(&self, name: &VcekName, now: i64) -> Prefetched {
-        let until = || self.appraiser.crl_until(&self.collateral.root_of(name, now)?);
+        let until = || self.appraiser.crl_until(CrlScope::Vcek, &self.collateral.root_of(name, now)?);
         if until().is_none_or(|until| until.0 <= now)
             && let Err(error) = self.collateral.fetch_list_of(&self.appraiser, name.product, now).await
         {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Target;
 use super::create::{Expectation, sha256_hex};
 use crate::arm::text;
-use crate::commands::verify::check;
+use crate::commands::verify::{Signed, check};
 use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::profile::Profile;
@@ -48,7 +48,7 @@ pub async fn attest(target: &Target, profile: &Profile, data_dir: &Path, printer
     let file = data_dir.join("client/last-evidence.json");
     std::fs::write(&file, serde_json::to_vec(&evidence)?)
         .with_context(|| format!("writing {}", file.display()))?;
-    let verdict = check(&file, profile.development_root.as_deref(), data_dir)?;
+    let verdict = check(&file, profile.development_root.as_deref(), &Signed::default(), data_dir)?;
     let expectation = Expectation::load(data_dir, &target.resource_group, &target.name)?;
     let mut rows = comparisons(&vm, &verdict);
     let launch = &verdict["claims"]["x-ms-inittime"];
