@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Denial;
+use crate::encoding::to_hex;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +150,7 @@ fn hash_of(previous: &str, text: &[u8]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(previous.as_bytes());
     context.update(text);
-    hex::encode(context.finish())
+    to_hex(context.finish())
 }
 
 /// Checks a whole chain, or a part of it that follows `before`.

@@ -2,16 +2,8 @@
 //!
 //! Azure's clients mix the four spellings (reference: RFC 4648 sections 4 and 5), so readers accept them all.
 
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64_simd::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memchr2;
-
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_encode_padding(false)
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
-const STD: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
 
 /// A text that is not base64 in either alphabet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,23 +12,37 @@ pub struct NotBase64;
 
 /// Base64url without padding.
 pub fn to_base64url(bytes: &[u8]) -> String {
-    URL.encode(bytes)
+    URL_SAFE_NO_PAD.encode_to_string(bytes)
 }
 
 /// Appends base64url without padding.
 pub fn push_base64url(bytes: &[u8], text: &mut String) {
-    URL.encode_string(bytes, text);
+    URL_SAFE_NO_PAD.encode_append(bytes, text);
 }
 
 /// Standard base64 with padding, as JWS `x5c` and Azure's key ids want it.
 pub fn to_base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
+    STANDARD.encode_to_string(bytes)
+}
+
+/// Lower-case hex.
+pub fn to_hex(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
+    let mut text = vec![0; 2 * bytes.len()];
+    hex::encode_to_slice(bytes, &mut text).expect("the text is twice as long");
+    String::from_utf8(text).expect("hex digits are ASCII")
 }
 
 /// Decodes either alphabet, padded or not.
 pub fn from_base64_any(text: &str) -> Result<Vec<u8>, NotBase64> {
-    let engine = if memchr2(b'+', b'/', text.as_bytes()).is_some() { STD } else { URL };
-    engine.decode(text).map_err(|_| NotBase64)
+    let body = text.trim_end_matches('=');
+    let (padding, odd) = (text.len() - body.len(), body.len() % 4);
+    if padding > 0 && (odd < 2 || padding > 4 - odd) {
+        return Err(NotBase64);
+    }
+    let standard = memchr2(b'+', b'/', body.as_bytes()).is_some();
+    let engine = if standard { STANDARD_NO_PAD } else { URL_SAFE_NO_PAD };
+    engine.decode_to_vec(body).map_err(|_| NotBase64)
 }
 
 /// `#[serde(with = "encoding::base64url")]` for byte vectors.
@@ -82,12 +88,38 @@ mod tests {
 
     proptest! {
         #[test]
+        fn hex_is_hex(bytes: Vec<u8>) {
+            prop_assert_eq!(to_hex(&bytes), hex::encode(&bytes));
+        }
+
+        #[test]
         fn every_spelling_decodes_to_the_same_bytes(bytes: Vec<u8>) {
             let url = to_base64url(&bytes);
             let std = to_base64(&bytes);
             prop_assert_eq!(from_base64_any(&url).unwrap(), bytes.clone());
             prop_assert_eq!(from_base64_any(&std).unwrap(), bytes.clone());
             prop_assert_eq!(from_base64_any(std.trim_end_matches('=')).unwrap(), bytes);
+        }
+    }
+
+    /// The library that most use, set to accept what is accepted here.
+    fn as_the_base64_crate_reads(text: &str) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+        let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let alphabets = [base64::alphabet::URL_SAFE, base64::alphabet::STANDARD];
+        alphabets.iter().find_map(|alphabet| GeneralPurpose::new(alphabet, lenient).decode(text).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn another_library_reads_the_same(text in "[A-Za-z0-9+/_-]{0,70}={0,3}") {
+            prop_assert_eq!(from_base64_any(&text).ok(), as_the_base64_crate_reads(&text));
+        }
+
+        #[test]
+        fn another_library_refuses_the_same(text in "[AQgw]{0,9}[+/_= \\n.-]{0,2}[AQgw]{0,9}={0,3}") {
+            prop_assert_eq!(from_base64_any(&text).ok(), as_the_base64_crate_reads(&text));
         }
     }
 

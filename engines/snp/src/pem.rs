@@ -1,7 +1,6 @@
 //! PEM as it is met in the field: CR LF, no line feed between two certificates, text around them.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use memchr::{memchr_iter, memmem};
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
@@ -54,15 +53,15 @@ fn decode(body: &[u8]) -> Option<Vec<u8>> {
         base64.extend_from_slice(body.get(start..end)?.trim_ascii());
         start = end + 1;
     }
-    STANDARD.decode(&base64).ok().or_else(|| {
+    STANDARD.decode_to_vec(&base64).ok().or_else(|| {
         base64.retain(|byte| !byte.is_ascii_whitespace());
-        STANDARD.decode(&base64).ok()
+        STANDARD.decode_to_vec(&base64).ok()
     })
 }
 
 /// One certificate as PEM with 64 characters a line.
 pub(crate) fn encode(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
+    let body = STANDARD.encode_to_string(der);
     let mut text = String::with_capacity(body.len() + body.len() / 64 + 64);
     text.push_str(BEGIN);
     for (at, c) in body.chars().enumerate() {

@@ -31,6 +31,7 @@ pub mod reference_document;
 pub mod request;
 pub mod sample;
 pub mod secret_file;
+pub mod seen;
 pub mod signed_document;
 pub mod signing;
 pub mod tpm;

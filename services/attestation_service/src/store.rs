@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use public_api::decision_log::ChainError;
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 
 pub use change::{Change, StoredEvidence, StoredPolicy};
 pub use collateral::{Learnt, StoredIssuer, StoredList, StoredVcek};
@@ -74,13 +74,13 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .map_err(StoreError::database("opening the database"))?;
+        let opening = || StoreError::database("opening the database");
+        // A file does not go away like a server: no connection is tried before it is used.
+        let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+        let pool = pool.connect_with(options.clone()).await.map_err(opening())?;
         sqlx::migrate!("src/store/migrations").run(&pool).await?;
-        let writer = Writer::start(pool.clone()).await?;
+        let own = SqliteConnection::connect_with(&options).await.map_err(opening())?;
+        let writer = Writer::start(&pool, own).await?;
         Ok(Self { pool, writer })
     }
 }

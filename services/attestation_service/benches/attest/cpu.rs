@@ -19,12 +19,12 @@ pub fn of_process(id: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
-/// Microseconds of this thread's CPU time for one call, the least of several batches.
+/// Microseconds of this thread's CPU time for one call, the median of several batches.
 pub fn micros(calls: u32, mut call: impl FnMut()) -> f64 {
     let batch = |_| {
         let before = of_this_thread();
         (0..calls).for_each(|_| call());
         (of_this_thread() - before).as_secs_f64() * 1e6 / f64::from(calls)
     };
-    (0..5).map(batch).fold(f64::INFINITY, f64::min)
+    crate::median((0..5).map(batch).collect())
 }

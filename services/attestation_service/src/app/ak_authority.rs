@@ -21,6 +21,7 @@ use vtpm::RsaPublic;
 use x509_cert::Certificate;
 
 use super::secret_file;
+use super::seen::Seen;
 
 const KEY_FILE: &str = "attestation-key-ca.key";
 const CERTIFICATE_FILE: &str = "attestation-key-ca.pem";
@@ -40,6 +41,8 @@ pub struct AkAuthority {
     der: CertificateDer<'static>,
     subject: Vec<u8>,
     public: Vec<u8>,
+    /// Certificates whose signature was found to hold: a VM brings the same one each time.
+    signed: Seen,
 }
 
 /// Why there is no authority, or no certificate.
@@ -123,7 +126,7 @@ impl AkAuthority {
         }
         let (public, subject) = (public.to_vec(), tbs.subject().to_der().map_err(stored)?);
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| AkAuthorityError::Stored)?;
-        Ok(Self { issuer, subject, public, der })
+        Ok(Self { issuer, subject, public, der, signed: Seen::default() })
     }
 
     /// The authority's own certificate.
@@ -167,10 +170,13 @@ impl AkAuthority {
         let in_time = (seconds(&validity.not_before)..=seconds(&validity.not_after)).contains(&now);
         let of_key =
             tbs.subject_public_key_info().subject_public_key.as_bytes() == Some(&*rsa_public_key(key));
-        issued_here && in_time && of_key && self.signed(&certificate)
+        issued_here && in_time && of_key && self.signed(der, &certificate)
     }
 
-    fn signed(&self, certificate: &Certificate) -> bool {
+    fn signed(&self, der: &[u8], certificate: &Certificate) -> bool {
+        if self.signed.has(der) {
+            return true;
+        }
         let algorithm = certificate.signature_algorithm().oid == ECDSA_WITH_SHA384;
         let (Ok(tbs), Some(signature)) =
             (certificate.tbs_certificate().to_der(), certificate.signature().as_bytes())
@@ -178,7 +184,11 @@ impl AkAuthority {
             return false;
         };
         let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, &self.public);
-        algorithm && key.verify(&tbs, signature).is_ok()
+        let signed = algorithm && key.verify(&tbs, signature).is_ok();
+        if signed {
+            self.signed.add(der);
+        }
+        signed
     }
 }
 

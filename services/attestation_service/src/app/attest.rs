@@ -10,6 +10,7 @@ use public_api::Denial;
 use public_api::attestation::{AttestResponse, Claims, NonceResponse};
 use public_api::attestation_policy::AttestationType;
 use public_api::decision_log::Decision;
+use public_api::encoding::to_hex;
 use serde_json::{Value, json};
 
 use super::access::Access;
@@ -218,7 +219,7 @@ impl Service {
         let detail = &mut course.detail;
         detail["tokenId"] = json!(jti);
         detail["trustRoot"] = json!(verified.report().root().kind());
-        detail["measurement"] = json!(hex::encode(verified.report().report().measurement));
+        detail["measurement"] = json!(to_hex(verified.report().report().measurement));
         detail["policyHash"] = claims.get("x-ms-policy-hash").cloned().unwrap_or_default();
         reach("before recording a verdict");
         let Course { subject, detail, changes, .. } = course;
@@ -277,7 +278,7 @@ impl Service {
 pub(super) fn token_claims(claims: &mut Claims, issuer: &str, now: i64, lifetime: i64) -> String {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).expect("the system's random generator works after start-up");
-    let jti = hex::encode(random);
+    let jti = to_hex(random);
     claims.insert("iss".to_owned(), json!(issuer));
     claims.insert("iat".to_owned(), json!(now));
     claims.insert("nbf".to_owned(), json!(now));
@@ -292,5 +293,5 @@ fn reach(point: &str) {
 }
 
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
+    to_hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
 }

@@ -6,7 +6,8 @@ use public_api::attestation::{
     CLAIM_CHIP_ID, CLAIM_NONCE_SOURCE, CLAIM_PRODUCT, CLAIM_REFERENCE, CLAIM_TRUST_ROOT, CLAIM_TRUST_ROOT_ID,
     Claims,
 };
-use serde_json::{Value, json};
+use public_api::encoding::to_hex;
+use serde_json::Value;
 use snp::VerifiedReport;
 
 use super::request::Evidence;
@@ -49,9 +50,9 @@ pub fn of_evidence(
 ) -> Claims {
     let mut claims = Claims::new();
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    put("x-ms-ver", json!("1.0"));
-    put("x-ms-attestation-type", json!("sevsnpvm"));
-    put(CLAIM_NONCE_SOURCE, json!(nonce.name()));
+    put("x-ms-ver", "1.0".into());
+    put("x-ms-attestation-type", "sevsnpvm".into());
+    put(CLAIM_NONCE_SOURCE, nonce.name().into());
     if let Some(runtime) = &evidence.runtime_data {
         put("x-ms-runtime", runtime.shown.clone());
     }
@@ -59,7 +60,7 @@ pub fn of_evidence(
         put("x-ms-inittime", init_time.shown.clone());
     }
     if let Some(reference) = reference {
-        put(CLAIM_REFERENCE, json!(reference));
+        put(CLAIM_REFERENCE, reference.into());
     }
     of_report(verified, &mut claims);
     of_platform(verified, &mut claims);
@@ -70,47 +71,47 @@ fn of_report(verified: &VerifiedReport, claims: &mut Claims) {
     let report = verified.report();
     let tcb = report.reported_tcb.decode(verified.product());
     let mut put = |name: &str, value: Value| claims.insert(format!("x-ms-sevsnpvm-{name}"), value);
-    put("authorkeydigest", json!(hex::encode(report.author_key_digest)));
-    put("idkeydigest", json!(hex::encode(report.id_key_digest)));
-    put("launchmeasurement", json!(hex::encode(report.measurement)));
-    put("reportdata", json!(hex::encode(report.report_data)));
-    put("hostdata", json!(hex::encode(report.host_data)));
-    put("reportid", json!(hex::encode(report.report_id)));
-    put("familyId", json!(hex::encode(report.family_id)));
-    put("imageId", json!(hex::encode(report.image_id)));
-    put("guestsvn", json!(report.guest_svn));
-    put("bootloader-svn", json!(tcb.boot_loader));
-    put("tee-svn", json!(tcb.tee));
-    put("snpfw-svn", json!(tcb.snp));
-    put("microcode-svn", json!(tcb.microcode));
-    put("is-debuggable", json!(report.policy.debug()));
-    put("migration-allowed", json!(report.policy.migrate_ma()));
-    put("smt-allowed", json!(report.policy.smt_allowed()));
-    put("vmpl", json!(report.vmpl));
+    put("authorkeydigest", to_hex(report.author_key_digest).into());
+    put("idkeydigest", to_hex(report.id_key_digest).into());
+    put("launchmeasurement", to_hex(report.measurement).into());
+    put("reportdata", to_hex(report.report_data).into());
+    put("hostdata", to_hex(report.host_data).into());
+    put("reportid", to_hex(report.report_id).into());
+    put("familyId", to_hex(report.family_id).into());
+    put("imageId", to_hex(report.image_id).into());
+    put("guestsvn", report.guest_svn.into());
+    put("bootloader-svn", tcb.boot_loader.into());
+    put("tee-svn", tcb.tee.into());
+    put("snpfw-svn", tcb.snp.into());
+    put("microcode-svn", tcb.microcode.into());
+    put("is-debuggable", report.policy.debug().into());
+    put("migration-allowed", report.policy.migrate_ma().into());
+    put("smt-allowed", report.policy.smt_allowed().into());
+    put("vmpl", report.vmpl.into());
 }
 
 fn of_platform(verified: &VerifiedReport, claims: &mut Claims) {
     let report = verified.report();
     let platform = report.platform_info;
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-    put(CLAIM_TRUST_ROOT, json!(verified.root().kind()));
-    put(CLAIM_TRUST_ROOT_ID, json!(verified.root().id().to_string()));
-    put(CLAIM_PRODUCT, json!(verified.product().name()));
+    put(CLAIM_TRUST_ROOT, verified.root().kind().into());
+    put(CLAIM_TRUST_ROOT_ID, verified.root().id().to_string().into());
+    put(CLAIM_PRODUCT, verified.product().name().into());
     // Under a VCEK the certificate names the chip also where the report hides it.
-    let chip_id = verified.chip_id().map_or("masked".to_owned(), hex::encode);
-    put(CLAIM_CHIP_ID, json!(chip_id));
-    put(CLAIM_SIGNING_KEY, json!(verified.signing_key().to_string()));
-    put(CLAIM_ALIAS_CHECK, json!(platform.alias_check_complete()));
-    put("x-casemate-ciphertext-hiding", json!(platform.ciphertext_hiding()));
-    put("x-casemate-smt-enabled", json!(platform.smt_enabled()));
-    put("x-casemate-tsme-enabled", json!(platform.tsme_enabled()));
-    put("x-casemate-ecc-enabled", json!(platform.ecc_enabled()));
-    put("x-casemate-rapl-disabled", json!(platform.rapl_disabled()));
-    put("x-casemate-reported-tcb", json!(report.reported_tcb.to_string()));
-    put("x-casemate-current-tcb", json!(report.current_tcb.to_string()));
-    put("x-casemate-committed-tcb", json!(report.committed_tcb.to_string()));
-    put("x-casemate-launch-tcb", json!(report.launch_tcb.to_string()));
+    let chip_id = verified.chip_id().map_or("masked".to_owned(), to_hex);
+    put(CLAIM_CHIP_ID, chip_id.into());
+    put(CLAIM_SIGNING_KEY, verified.signing_key().to_string().into());
+    put(CLAIM_ALIAS_CHECK, platform.alias_check_complete().into());
+    put("x-casemate-ciphertext-hiding", platform.ciphertext_hiding().into());
+    put("x-casemate-smt-enabled", platform.smt_enabled().into());
+    put("x-casemate-tsme-enabled", platform.tsme_enabled().into());
+    put("x-casemate-ecc-enabled", platform.ecc_enabled().into());
+    put("x-casemate-rapl-disabled", platform.rapl_disabled().into());
+    put("x-casemate-reported-tcb", report.reported_tcb.to_string().into());
+    put("x-casemate-current-tcb", report.current_tcb.to_string().into());
+    put("x-casemate-committed-tcb", report.committed_tcb.to_string().into());
+    put("x-casemate-launch-tcb", report.launch_tcb.to_string().into());
     if let Some(fmc) = report.reported_tcb.decode(verified.product()).fmc {
-        put(CLAIM_FMC_SVN, json!(fmc));
+        put(CLAIM_FMC_SVN, fmc.into());
     }
 }

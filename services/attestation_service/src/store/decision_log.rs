@@ -6,7 +6,7 @@
 use public_api::Denial;
 use public_api::decision_log::{Decision, Entry, Place, verify};
 use serde_json::Value;
-use sqlx::SqlitePool;
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 use super::change::Change;
@@ -73,12 +73,13 @@ async fn page(pool: &SqlitePool, after: i64) -> Result<Vec<Entry>, StoreError> {
 }
 
 impl Writer {
-    /// Checks the stored chain from its beginning and starts the writing task.
-    pub(super) async fn start(pool: SqlitePool) -> Result<Self, StoreError> {
+    /// Checks the stored chain from its beginning and starts the writing task, which has a connection for itself: what
+    /// others do through the pool neither waits for it nor empties its cache.
+    pub(super) async fn start(pool: &SqlitePool, own: SqliteConnection) -> Result<Self, StoreError> {
         let mut last: Option<Entry> = None;
         loop {
             let after = last.as_ref().map_or(0, |entry| entry.sequence);
-            let entries = page(&pool, i64::try_from(after).unwrap_or(i64::MAX)).await?;
+            let entries = page(pool, i64::try_from(after).unwrap_or(i64::MAX)).await?;
             verify(last.as_ref(), &entries)?;
             match entries.into_iter().next_back() {
                 Some(entry) => last = Some(entry),
@@ -86,12 +87,16 @@ impl Writer {
             }
         }
         let (queue, waiting) = mpsc::channel(BATCH);
-        tokio::spawn(write_all(pool, last.as_ref().map(Entry::place), waiting));
+        tokio::spawn(write_all(own, last.as_ref().map(Entry::place), waiting));
         Ok(Self { queue })
     }
 }
 
-async fn write_all(pool: SqlitePool, mut last: Option<Place>, mut queue: mpsc::Receiver<Waiting>) {
+async fn write_all(
+    mut connection: SqliteConnection,
+    mut last: Option<Place>,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
         let mut entries: Vec<(Place, String)> = Vec::with_capacity(batch.len());
@@ -100,7 +105,7 @@ async fn write_all(pool: SqlitePool, mut last: Option<Place>, mut queue: mpsc::R
             let before = entries.last().map(|(place, _)| place).or(last.as_ref());
             entries.push(record.following(before));
         }
-        let result = commit(&pool, &entries, &batch).await;
+        let result = commit(&mut connection, &entries, &batch).await;
         if let Err(error) = &result {
             tracing::error!(error = %crate::chain(error), "the decision log could not be written");
         }
@@ -122,17 +127,34 @@ impl Record {
     }
 }
 
-async fn commit(pool: &SqlitePool, entries: &[(Place, String)], batch: &[Waiting]) -> Result<(), StoreError> {
-    let doing = "writing the decision log";
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::database(doing))?;
-    // One statement for all entries: a call of the library costs more than a row.
+const DOING: &str = "writing the decision log";
+
+async fn commit(
+    connection: &mut SqliteConnection,
+    entries: &[(Place, String)],
+    batch: &[Waiting],
+) -> Result<(), StoreError> {
+    if batch.iter().all(|waiting| waiting.changes.is_empty()) {
+        // A statement alone is a transaction of its own, and each call of the library wakes its thread.
+        return insert(connection, entries).await;
+    }
+    let begun = connection.begin_with("BEGIN IMMEDIATE").await;
+    let mut transaction = begun.map_err(StoreError::database(DOING))?;
+    insert(&mut transaction, entries).await?;
+    for waiting in batch {
+        for change in &waiting.changes {
+            change.apply(&mut transaction).await?;
+        }
+    }
+    transaction.commit().await.map_err(StoreError::database(DOING))
+}
+
+/// One statement for all entries: a call of the library costs more than a row.
+async fn insert(connection: &mut SqliteConnection, entries: &[(Place, String)]) -> Result<(), StoreError> {
     let mut insert = sqlx::QueryBuilder::new("INSERT INTO decision_log (sequence, entry) ");
     insert.push_values(entries, |mut row, (place, text)| {
         row.push_bind(i64::try_from(place.sequence).unwrap_or(i64::MAX)).push_bind(text);
     });
-    insert.build().execute(&mut *transaction).await.map_err(StoreError::database(doing))?;
-    for change in batch.iter().flat_map(|waiting| &waiting.changes) {
-        change.apply(&mut transaction).await?;
-    }
-    transaction.commit().await.map_err(StoreError::database(doing))
+    let done = insert.build().execute(connection).await;
+    done.map(drop).map_err(StoreError::database(DOING))
 }

@@ -11,6 +11,7 @@ use public_api::attestation::{
     CLAIM_BOOT_REFERENCE, CLAIM_CHIP_ID, CLAIM_NONCE_SOURCE, CLAIM_PRODUCT, CLAIM_REFERENCE,
     CLAIM_TRUST_ROOT, CLAIM_TRUST_ROOT_ID, Claims,
 };
+use public_api::encoding::to_hex;
 use serde_json::{Map, Value, json};
 use vtpm::measured_boot;
 use vtpm::vars::SecureBootState;
@@ -206,5 +207,5 @@ fn of_programs(guest: &VerifiedGuest, claims: &mut Claims) {
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(digest(&SHA256, bytes))
+    to_hex(digest(&SHA256, bytes))
 }

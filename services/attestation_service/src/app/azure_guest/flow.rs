@@ -4,6 +4,7 @@ use policy::language::TokenProperties;
 use public_api::attestation::{AttestResponse, Claims};
 use public_api::attestation_policy::AttestationType;
 use public_api::decision_log::Decision;
+use public_api::encoding::to_hex;
 use serde_json::{Value, json};
 
 use super::policy::{self as guest_policy, GuestPolicy};
@@ -147,7 +148,7 @@ impl Service {
         if let Some(platform) = guest.platform() {
             let report = platform.report();
             detail["trustRoot"] = json!(report.root().kind());
-            detail["measurement"] = json!(hex::encode(report.report().measurement));
+            detail["measurement"] = json!(to_hex(report.report().measurement));
         }
         let Course { subject, detail, changes, .. } = course;
         let record = Record { decision: Decision::Attested, subject, denial: None, detail };

@@ -9,6 +9,7 @@
 //! comparing; no token shows them.
 
 use public_api::encoding::to_base64url;
+use public_api::encoding::to_hex;
 use serde_json::{Value, json};
 use vtpm::PcrBank;
 use vtpm::event_log::{Event, EventLog};
@@ -39,7 +40,7 @@ fn event(event: &Event) -> Value {
         "PcrIndex": event.pcr,
         "EventType": event.kind,
         "EventTypeString": type_name(event.kind),
-        "Digests": {"SHA256": hex::encode(event.digest)},
+        "Digests": {"SHA256": to_hex(event.digest)},
         "ProcessedData": processed(event),
     })
 }

@@ -1,10 +1,12 @@
 //! What was verified and is kept in memory: issuers, and the chains of the chips that were asked for lately.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use snp::kds::VcekName;
 use snp::{CertChain, Crls, Product, SigningKey, TrustAnchors, UnixTime, VerifiedChain};
+
+use crate::app::seen::Seen;
 
 /// Most chains in memory; after that the memory starts anew from the database.
 const MAX_CHAINS: usize = 4096;
@@ -42,8 +44,8 @@ pub struct Known {
     anchors: TrustAnchors,
     issuers: RwLock<Arc<Vec<Issuer>>>,
     chains: RwLock<HashMap<VcekName, Arc<str>>>,
-    /// SHA-256 of chains of VLEKs whose issuer was looked at.
-    vleks: Mutex<HashSet<[u8; 32]>>,
+    /// Chains of VLEKs whose issuer was looked at.
+    vleks: Seen,
 }
 
 impl Known {
@@ -53,7 +55,7 @@ impl Known {
             anchors,
             issuers: RwLock::new(Arc::new(Product::ALL.map(Issuer::built_in).to_vec())),
             chains: RwLock::default(),
-            vleks: Mutex::default(),
+            vleks: Seen::default(),
         }
     }
 
@@ -115,12 +117,6 @@ impl Known {
 
     /// Whether these certificates of a VLEK are seen for the first time.
     pub fn is_new_vlek(&self, certificates: &[u8]) -> bool {
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificates);
-        let hash: [u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        let mut vleks = self.vleks.lock().unwrap_or_else(PoisonError::into_inner);
-        if vleks.len() >= MAX_CHAINS {
-            vleks.clear();
-        }
-        vleks.insert(hash)
+        self.vleks.add(certificates)
     }
 }

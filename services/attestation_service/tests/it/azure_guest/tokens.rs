@@ -199,6 +199,10 @@ async fn a_certificate_of_the_services_own_authority_is_valid_and_no_other() {
         let claims = lab.guest_claims(&guest.body()).await;
         assert_eq!(claims["x-casemate-aik-certificate"], expected, "case {number}");
     }
+    let known = authority.certify(VM_ID, &public(&AK), now).expect("certified");
+    let vouches = |key, at| authority.vouches_for(&known, &public(key), at);
+    assert!(vouches(&AK, now) && vouches(&AK, now), "seen for the first time, and again");
+    assert!(!vouches(&AK, now + year) && !vouches(&STRANGER, now), "what was seen is not valid for all that");
 }
 
 #[tokio::test]
