@@ -27,8 +27,8 @@ use evidence::Evidence;
 use load::Outcome;
 use server::Server;
 
-const ROUNDS: usize = 5;
-const REQUESTS: u32 = 4000;
+const ROUNDS: usize = 15;
+const REQUESTS: u32 = 2000;
 /// Connections: enough that several records share one transaction, as under real load.
 const CONNECTIONS: u32 = 32;
 

@@ -99,6 +99,14 @@ async fn write_all(
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
+        // Whoever else is about to record goes first: a transaction costs as much as several of their requests do. Where
+        // nobody is, this returns at once.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(waiting) = queue.try_recv()
+        {
+            batch.push(waiting);
+        }
         let mut entries: Vec<(Place, String)> = Vec::with_capacity(batch.len());
         for waiting in &mut batch {
             let record = std::mem::take(&mut waiting.record);
