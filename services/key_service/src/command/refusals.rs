@@ -9,8 +9,10 @@ use super::CommandError;
 use crate::store::StoreError;
 use crate::store::keys::KeyRecord;
 
-/// Result codes of a file that is damaged, or that is no database. Source: SQLite, "Result and Error Codes".
-const CORRUPT: [&str; 2] = ["11", "26"];
+/// Primary result codes of a file that is damaged, or that is no database. Source: SQLite, "Result and Error Codes".
+const CORRUPT: [i32; 2] = [11, 26];
+/// The extended code of a file that ends in the middle of a page.
+const SHORT_READ: i32 = 522;
 const RESTORE: &str = "restore a copy that `casemate-keys check` found whole";
 
 /// The target of a backup is taken.
@@ -77,15 +79,16 @@ pub fn log(error: &ChainError) -> CommandError {
 
 /// A database's error: a refusal if the file is to blame.
 pub fn of_store(error: StoreError) -> CommandError {
-    let is_damage = |error: &sqlx::Error| {
-        let code = error.as_database_error().and_then(|error| error.code());
-        code.is_some_and(|code| CORRUPT.contains(&code.as_ref()))
-    };
     match error {
         StoreError::Corrupt(_) => damaged(error.to_string()),
         StoreError::Statement(ref source) if is_damage(source) => damaged(crate::chain(&error)),
         other => CommandError::Store(other),
     }
+}
+
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code == SHORT_READ || CORRUPT.contains(&(code & 0xff)))
 }
 
 fn subject(record: &KeyRecord) -> String {

@@ -57,7 +57,10 @@ impl Platform {
         let platform = Self::start("key");
         let config = key_service::config::Config::load(&platform.path("keys.toml")).unwrap();
         let listen = config.listen;
-        platform.runtime.as_ref().unwrap().spawn(key_service::run(config));
+        // On a runtime of its own: it ends by a signal, so with this process.
+        std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(key_service::run(config))
+        });
         wait_for(|| std::net::TcpStream::connect(listen).is_ok());
         platform
     }
