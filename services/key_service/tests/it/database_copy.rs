@@ -269,7 +269,7 @@ async fn an_altered_copy_is_found_and_told_in_five_parts() {
             assert!(said.refusal().contains(part), "{sql}: {part} is not in {}", said.err);
         }
     }
-    let other = "UPDATE meta SET value = 'ffffffffffffffffffffffffffffffff' WHERE name = 'master-key-id'";
+    let other = "UPDATE meta SET value = randomblob(16) WHERE name = 'master-key-id'";
     let said = check(&vault.folder, &altered(&copy, "other", other).await);
     assert!(said.refusal().contains("but the database was sealed under"), "{}", said.err);
     check(&vault.folder, &copy).json();
