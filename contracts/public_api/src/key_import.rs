@@ -12,7 +12,8 @@ use crate::keys::{KeyAttributes, KeyReleasePolicy};
 
 /// Bytes of a private key: base64url on the wire, wiped when they go.
 #[derive(Clone)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SecretBytes(#[cfg_attr(feature = "schema", schemars(with = "String"))] Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
     /// The bytes.
@@ -30,6 +31,7 @@ impl<'de> Deserialize<'de> for SecretBytes {
 
 /// Body of `PUT /keys/{name}`.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyImportParameters {
     /// Whether the key becomes one of the kinds that end in `-HSM`. The SDKs write `Hsm`, the documentation `hsm`.
@@ -50,6 +52,7 @@ pub struct KeyImportParameters {
 
 /// A private (or symmetric) key. Which members it needs depends on `kty`.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PrivateJwk {
     /// Ignored: the vault names its keys itself.

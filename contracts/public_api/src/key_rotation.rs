@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The policy of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyRotationPolicy {
     /// The policy's URL; set by the service.
@@ -22,6 +23,7 @@ pub struct KeyRotationPolicy {
 
 /// One thing that happens at one time of a version's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LifetimeAction {
     /// When.
@@ -32,6 +34,7 @@ pub struct LifetimeAction {
 
 /// Exactly one of the two members.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LifetimeTrigger {
     /// So long after the version was made.
@@ -44,6 +47,7 @@ pub struct LifetimeTrigger {
 
 /// `{"type": "Rotate"}`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LifetimeActionType {
     /// `Rotate` or `Notify`; clients write either in any case.
@@ -53,6 +57,7 @@ pub struct LifetimeActionType {
 
 /// What the policy says about versions that it makes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RotationPolicyAttributes {
     /// A new version expires so long after it was made.

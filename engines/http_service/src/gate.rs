@@ -59,9 +59,27 @@ pub struct GateConfig {
     pub adopt: Option<Adopt>,
 }
 
+/// Codes of the gate's own refusals, where a service's clients know others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// 429: the caller makes too many requests.
+    pub too_many: &'static str,
+    /// 413: the body is too long.
+    pub too_long: &'static str,
+    /// 503: every slot is taken.
+    pub busy: &'static str,
+}
+
+impl Default for Codes {
+    fn default() -> Self {
+        Self { too_many: "TooManyRequests", too_long: "RequestBodyTooLarge", busy: "ServerBusy" }
+    }
+}
+
 /// The gate of one service.
 pub struct Gate {
     limits: Limits,
+    codes: Codes,
     request_id: Option<HeaderName>,
     adopt: Option<Adopt>,
     usual: Option<Callers>,
@@ -74,6 +92,11 @@ pub struct Gate {
 impl Gate {
     /// A gate that counts in `metrics`.
     pub fn new(config: GateConfig, metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::with_codes(config, Codes::default(), metrics)
+    }
+
+    /// The same, whose refusals have these codes.
+    pub fn with_codes(config: GateConfig, codes: Codes, metrics: Arc<Metrics>) -> Arc<Self> {
         let GateConfig { limits, request_id, adopt } = config;
         let callers = |rate: Option<Rate>| rate.map(|rate| Callers::new(rate, limits.max_callers));
         let slots = limits.max_concurrent.min(Semaphore::MAX_PERMITS);
@@ -84,6 +107,7 @@ impl Gate {
             counts: HttpCounts::new(&metrics),
             metrics,
             limits,
+            codes,
             request_id,
             adopt,
         })
@@ -111,7 +135,7 @@ impl Gate {
         };
         charged.map_err(|wait| {
             self.counts.rate_limited(cost);
-            Box::new(too_many(cost, callers.rate(), subject.is_some(), wait))
+            Box::new(too_many(self.codes.too_many, cost, callers.rate(), subject.is_some(), wait))
         })
     }
 
@@ -204,7 +228,7 @@ impl GatedRoute {
         let _slot = match &self.gate.slots {
             Some(slots) if self.cost != Cost::Probe => match slots.try_acquire() {
                 Ok(slot) => Some(slot),
-                Err(_) => return self.gate.counts.busy(busy()),
+                Err(_) => return self.gate.counts.busy(busy(self.gate.codes.busy)),
             },
             _ => None,
         };
@@ -212,7 +236,7 @@ impl GatedRoute {
             return *refusal;
         }
         if request.body().size_hint().lower() > self.max_body as u64 {
-            return too_long(self.max_body);
+            return too_long(self.gate.codes.too_long, self.max_body);
         }
         let within = self.gate.limits.body_timeout();
         next.run(request.map(|body| body::timed(body, within))).await
@@ -249,7 +273,7 @@ pub(crate) async fn pass(State(route): State<Arc<GatedRoute>>, request: Request,
     response
 }
 
-fn too_many(cost: Cost, rate: Rate, is_known: bool, wait: Wait) -> Response {
+fn too_many(code: &str, cost: Cost, rate: Rate, is_known: bool, wait: Wait) -> Response {
     let seconds = wait.seconds();
     let who = if is_known { "one caller" } else { "one address" };
     let key = if cost == Cost::Costly { "costly_requests_per_second" } else { "requests_per_second" };
@@ -261,18 +285,18 @@ fn too_many(cost: Cost, rate: Rate, is_known: bool, wait: Wait) -> Response {
         format!("[limits] {key} of the service's configuration"),
         format!("try again in {seconds} s (Retry-After)"),
     );
-    let body = ErrorBody::denied("TooManyRequests", denial);
+    let body = ErrorBody::denied(code, denial);
     (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], Json(body)).into_response()
 }
 
-fn too_long(max: usize) -> Response {
-    let body = ErrorBody::new("RequestBodyTooLarge", format!("the body is longer than {max} bytes"));
+fn too_long(code: &str, max: usize) -> Response {
+    let body = ErrorBody::new(code, format!("the body is longer than {max} bytes"));
     (StatusCode::PAYLOAD_TOO_LARGE, Json(body)).into_response()
 }
 
-fn busy() -> Response {
+fn busy(code: &str) -> Response {
     let message = "as many requests are under way as this service takes; try again in a second";
-    let body = ErrorBody::new("ServerBusy", message);
+    let body = ErrorBody::new(code, message);
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
 }
 

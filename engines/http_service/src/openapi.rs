@@ -68,6 +68,9 @@ fn operation(documented: &Documented<'_>, error: &Schema, schemas: &mut SchemaGe
     if !parameters.is_empty() {
         told["parameters"] = Value::Array(parameters);
     }
+    if !documented.also.is_empty() {
+        told["x-casemate-also-at"] = json!(documented.also);
+    }
     if let Some(request) = stated.request {
         told["requestBody"] = json!({"required": true, "content": content(request, schemas)});
     }
@@ -176,7 +179,8 @@ mod tests {
     fn routes_of_one_path_and_paths_of_one_route_are_told() {
         let operation = |id| Operation::new(id, "Things", "Does it.");
         let table = RouteTable::<()>::new(vec![
-            Route::get("/things/{name}", async || (), operation("show").answers::<String>().errors(&[404])),
+            Route::get("/things/{name}", async || (), operation("show").answers::<String>().errors(&[404]))
+                .also_at(&["/things/{name}/"]),
             Route::post_several(
                 "/things/{name}",
                 async || (),
@@ -190,6 +194,10 @@ mod tests {
         let document = table.document(&info);
         let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
         assert_eq!(paths, ["/things/{name}", "/things/{name}:start", "/things/{name}:stop"]);
+        assert_eq!(
+            document["paths"]["/things/{name}"]["get"]["x-casemate-also-at"],
+            json!(["/things/{name}/"])
+        );
         let start = &document["paths"]["/things/{name}:start"]["post"];
         assert_eq!(start["security"], json!([{"bearer": []}]));
         assert!(start["responses"]["401"].is_object() && start["responses"]["429"]["headers"].is_object());

@@ -137,6 +137,7 @@ impl Operation {
 pub struct Route<S> {
     method: &'static str,
     path: &'static str,
+    also: &'static [&'static str],
     cost: Cost,
     max_body: Option<usize>,
     handler: MethodRouter<S>,
@@ -188,7 +189,13 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         handler: MethodRouter<S>,
         operations: Vec<Operation>,
     ) -> Self {
-        Self { method, path, cost: Cost::Usual, max_body: None, handler, operations }
+        Self { method, path, also: &[], cost: Cost::Usual, max_body: None, handler, operations }
+    }
+
+    /// Further spellings of its path, which mean the same: they are limited and counted as the first, and the document
+    /// names them beside it.
+    pub fn also_at(self, paths: &'static [&'static str]) -> Self {
+        Self { also: paths, ..self }
     }
 
     /// What a request of it costs.
@@ -211,7 +218,9 @@ impl<S: Clone + Send + Sync + 'static> Route<S> {
         let max_body = self.max_body.unwrap_or(gate.limits().max_body_bytes);
         let gated = GatedRoute::new(gate, (self.method, self.path), (self.cost, self.charge()), max_body);
         let handler = self.handler.route_layer(DefaultBodyLimit::max(max_body));
-        router.route(&matched(self.path), handler.route_layer(from_fn_with_state(gated, pass)))
+        let handler = handler.route_layer(from_fn_with_state(gated, pass));
+        let paths = std::iter::once(&self.path).chain(self.also);
+        paths.fold(router, |router, path| router.route(&matched(path), handler.clone()))
     }
 }
 
@@ -222,6 +231,8 @@ pub struct Documented<'a> {
     pub method: &'static str,
     /// As the document shows it.
     pub path: &'static str,
+    /// Further spellings of it.
+    pub also: &'static [&'static str],
     pub(crate) operation: &'a Operation,
 }
 
@@ -255,12 +266,13 @@ impl Documented<'_> {
 struct Stated {
     method: &'static str,
     path: &'static str,
+    also: &'static [&'static str],
     operation: Operation,
 }
 
 impl Stated {
     fn documented(&self) -> Documented<'_> {
-        Documented { method: self.method, path: self.path, operation: &self.operation }
+        Documented { method: self.method, path: self.path, also: self.also, operation: &self.operation }
     }
 }
 
@@ -281,7 +293,7 @@ impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
         let operation = Operation::new("getOpenApiDocument", "Service", "This document.")
             .answers_with(200, Some(Content { media_type: "application/json", schema: openapi::any_object }));
         let mut stated: Vec<Stated> = self.stated().collect();
-        stated.push(Stated { method: "GET", path: PATH, operation: operation.clone() });
+        stated.push(Stated { method: "GET", path: PATH, also: &[], operation: operation.clone() });
         let text = LazyLock::new(move || {
             let document = openapi::document(info, stated.iter().map(Stated::documented));
             document.to_string()
@@ -296,6 +308,7 @@ impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
         let own = |documented: Documented<'_>| Stated {
             method: documented.method,
             path: documented.path,
+            also: documented.also,
             operation: documented.operation.clone(),
         };
         self.operations().map(own)
@@ -307,6 +320,7 @@ impl<S: Clone + Send + Sync + 'static> RouteTable<S> {
             let documented = move |operation| Documented {
                 method: route.method,
                 path: Operation::path_of(operation, route.path),
+                also: route.also,
                 operation,
             };
             route.operations.iter().map(documented)
@@ -364,6 +378,25 @@ mod tests {
     fn literal_parts_are_lowered_and_names_kept() {
         assert_eq!(matched("/attest/SevSnpVm"), "/attest/sevsnpvm");
         assert_eq!(matched("/Policies/{attestationType}/Versions"), "/policies/{attestationType}/versions");
+    }
+
+    #[tokio::test]
+    async fn every_spelling_of_a_path_is_served_and_counted_as_one() {
+        let metrics = crate::Metrics::new("test", "1");
+        let config = crate::GateConfig { limits: crate::Limits::default(), request_id: None, adopt: None };
+        let gate = Gate::new(config, Arc::clone(&metrics));
+        let operation = Operation::new("use", "tag", "summary");
+        let route = Route::post("/things/{name}/{version}/use", async || "used", operation)
+            .also_at(&["/things/{name}/use", "/things/{name}//use"]);
+        let none = async || axum::http::StatusCode::NOT_FOUND;
+        let router = RouteTable::<()>::new(vec![route]).into_router(&gate, none, none);
+        for path in ["/things/a/1/use", "/things/a/use", "/things/a//use"] {
+            let request = axum::http::Request::post(path).body(axum::body::Body::empty()).expect("a request");
+            let answer = tower::ServiceExt::oneshot(router.clone(), request).await.expect("an answer");
+            assert_eq!(answer.status(), 200, "{path}");
+        }
+        let series = r#"casemate_http_requests_total{method="POST",route="/things/{name}/{version}/use",status="200"} 3"#;
+        assert!(metrics.render().contains(series), "{}", metrics.render());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use http_service::Limits;
 use serde::{Deserialize, Serialize};
+use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
@@ -34,6 +36,12 @@ pub struct Config {
     pub callers: CallersConfig,
     /// Attestation services whose tokens are believed.
     pub authority: Vec<AuthorityConfig>,
+    /// What callers may take: rates, bodies, times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where spans are sent to.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
 }
 
 /// `[master_key]`
@@ -170,6 +178,9 @@ impl Config {
         if !RecoveryConfig::DAYS.contains(&self.recovery.days) {
             return Err(value("recovery.days", "expected 7 to 90"));
         }
+        if let Some((key, problem)) = self.limits.problem().or_else(|| self.telemetry.problem()) {
+            return Err(value(key, problem));
+        }
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
@@ -276,6 +287,7 @@ ca = "/ca.pem"
     fn the_example_loads_with_its_defaults() {
         let config = load(EXAMPLE).unwrap();
         assert!(!config.allow_development_roots && !config.master_key.create);
+        assert_eq!((&config.limits, &config.telemetry), (&Limits::default(), &TelemetryConfig::default()));
         assert_eq!(config.base_url(), "https://keys.vault.casemate.test:8445");
         assert_eq!(config.host().unwrap(), "keys.vault.casemate.test");
         let url = Url::parse("https://attest.casemate.test:8444/certs").unwrap();
@@ -298,6 +310,10 @@ ca = "/ca.pem"
             ("jwks_url = \"https", "jwks_url = \"http", "`callers.jwks_url`: expected https"),
             ("/tenant\"\n", "/te\\\"nant\"\n", "`callers.authorization`: expected a URL"),
             ("[[authority]]", "[[others]]", "unknown field `others`"),
+            ("[callers]", "[limits]\nburst = 0\n[callers]", "`limits.burst`: 0 would refuse every request"),
+            ("[callers]", "[limits]\nrate = 1\n[callers]", "unknown field `rate`"),
+            ("[callers]", "[telemetry]\nsample_ratio = 2.0\n[callers]", "`telemetry.sample_ratio`: expected"),
+            ("[callers]", "[telemetry]\nendpoint = 'x'\n[callers]", "unknown field `endpoint`"),
         ];
         for (old, new, expected) in cases {
             let error = load(&EXAMPLE.replace(old, new)).unwrap_err();

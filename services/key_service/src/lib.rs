@@ -70,6 +70,7 @@
 //! | `Key Vault Crypto Officer` | everything but release |
 //! | `Key Vault Crypto User` | read, use, random bytes |
 //! | `Key Vault Crypto Service Release User` | release |
+//! | `Monitoring Reader` | metrics, from another machine |
 //!
 //! # At rest
 //!
@@ -110,6 +111,12 @@
 //! [[authority]]                     # an attestation service whose tokens are believed
 //! issuer = "https://attest.casemate.test:8444"
 //! ca = "/etc/casemate/ca.pem"       # its keys are at {issuer}/certs; jwks_url and jwks_file say otherwise
+//!
+//! [limits]                          # may be left out: see http_service::Limits
+//! requests_per_second = 100
+//!
+//! [telemetry]                       # may be left out: nothing is exported without
+//! otlp_endpoint = "http://127.0.0.1:4318"
 //! ```
 //!
 //! Azure's SDKs want `audience` to be the parent domain of `public_url`'s host, with the port (they compare the two).
@@ -118,12 +125,19 @@
 //!
 //! `/keys`, `/keys/{n}[/{v}]` (PUT imports), `/keys/{n}/create`, `.../versions`, `.../backup`, `.../rotate`,
 //! `.../rotationpolicy`, `/keys/restore`; `/keys/{n}[/{v}]/` with `encrypt`, `decrypt`, `wrapkey`, `unwrapkey`, `sign`,
-//! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`, `/health` (open to all). `/keys/{n}/`
-//! and `/keys/{n}//release` mean the newest version, as Azure's clients spell it. Errors are
+//! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`; open to all are `/health`,
+//! `/health/live`, `/health/ready` and `/openapi.json`, open to the machine's own callers `/metrics`. `/keys/{n}/` and
+//! `/keys/{n}//release` mean the newest version, as Azure's clients spell it. Errors are
 //! `{"error": {"code", "message", "target", "denial"}}`.
+//!
+//! # Commands
+//!
+//! `casemate-keys backup --config FILE --to FILE` copies the database while the service runs; `casemate-keys check
+//! --config FILE [--database FILE]` proves that a database is whole. See [`command`].
 
 pub mod app;
 pub mod check;
+pub mod command;
 pub mod config;
 mod crypto;
 pub mod http;
@@ -133,3 +147,15 @@ mod store;
 mod token;
 
 pub use serve::{RunError, run};
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

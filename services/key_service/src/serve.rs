@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsConfig, from_tcp_rustls};
+use http_service::server::bounded;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -67,11 +68,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let loops = [
         tokio::spawn(reconcile::prune::run(state.clone())),
         tokio::spawn(reconcile::rotate::run(state.clone())),
+        tokio::spawn(Arc::clone(state.gate.metrics()).keep_up()),
     ];
     let handle = Handle::<SocketAddr>::new();
     tracing::info!(listen = %config.listen, "the key service is ready");
     let server = from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
-    let server = server.handle(handle.clone()).serve(http::app(state.clone()).into_make_service());
+    let server = bounded(server, &config.limits).handle(handle.clone());
+    let app = http::app(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let server = server.serve(app);
     let mut server = std::pin::pin!(server);
     let ended = tokio::select! {
         result = &mut server => result.map_err(RunError::Serve),

@@ -4,5 +4,7 @@
 mod attestation;
 #[path = "suite/image_import.rs"]
 mod image_import;
+#[path = "suite/key.rs"]
+mod key;
 #[path = "suite/platform.rs"]
 mod platform;

@@ -35,8 +35,8 @@ pub enum AppError {
     #[error("{0}")]
     Conflict(String),
     /// More bytes than are read.
-    #[error("the request body is larger than the limit of {0} bytes")]
-    BodyTooLarge(usize),
+    #[error("the request body is longer than this service takes ([limits] max_body_bytes)")]
+    BodyTooLarge,
     /// The body did not come.
     #[error("the request body did not arrive in time or completely")]
     BodyIncomplete,

@@ -266,7 +266,7 @@ pub(super) fn key_detail(caller: Option<&str>, operation: &str, record: &KeyReco
 }
 
 /// What a stored private key is bound to.
-pub(super) fn binding(record: &KeyRecord) -> Vec<u8> {
+pub(crate) fn binding(record: &KeyRecord) -> Vec<u8> {
     let policy = record.policy.as_ref();
     Binding {
         name: &record.name.to_ascii_lowercase(),

@@ -1,12 +1,14 @@
 //! Verbs and decisions; no HTTP types, no SQL.
 
 mod backup;
+pub mod counts;
 mod deleted;
 pub mod error;
 pub mod generation;
 pub mod keys;
 pub mod operate;
 pub mod random;
+mod readiness;
 pub mod release;
 mod rotate;
 pub(crate) mod schedule;

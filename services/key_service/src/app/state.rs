@@ -5,16 +5,20 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use http_service::Gate;
+use http_service::health::LastReadiness;
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
 use super::AppError;
+use super::counts::Counts;
 use crate::config::{Config, ConfigError, RecoveryConfig};
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::{MasterKey, MasterKeyError};
 use crate::crypto::signer::{Signer, SignerError};
+use crate::http;
 use crate::store::decisions::{self, Event};
-use crate::store::{Store, StoreError, meta};
+use crate::store::{self, Store, StoreError, meta};
 use crate::token::caller::{Caller, Callers, Permission};
 use crate::token::evidence::Authorities;
 use token_verifier::Issuer;
@@ -81,6 +85,9 @@ pub struct AppState {
     pub(crate) ready_keys: ReadyKeys,
     pub(crate) callers: Callers,
     pub(crate) authorities: Authorities,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) counts: Counts,
+    pub(crate) last_readiness: LastReadiness,
     clock: Clock,
     /// Held while the service runs; the lock goes with the process.
     _lock: File,
@@ -90,7 +97,7 @@ impl AppState {
     /// Opens everything that the configuration names.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let lock = locked(&config.data_dir)?;
-        let store = Store::open(&config.data_dir.join("keys.sqlite")).await?;
+        let store = Store::open(&config.data_dir.join(store::FILE)).await?;
         let master = master_key(config, &store).await?;
         let recovery = recovery(config.recovery, &store).await?;
         let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
@@ -99,6 +106,7 @@ impl AppState {
             tracing::warn!("evidence of development roots can release keys: allow_development_roots is set");
         }
         let callers = &config.callers;
+        let gate = http::gate(config);
         Ok(Self {
             base_url: config.base_url().to_owned(),
             allow_development_roots: config.allow_development_roots,
@@ -116,6 +124,9 @@ impl AppState {
                 &callers.audience,
             ),
             authorities: authorities(config)?,
+            counts: Counts::new(gate.metrics()),
+            gate,
+            last_readiness: LastReadiness::default(),
             clock,
             _lock: lock,
         })

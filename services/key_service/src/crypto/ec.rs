@@ -124,6 +124,12 @@ pub fn generate(curve: Curve) -> (PrivateKey, EcPoint) {
     parts(curve, &pair).expect("a generated key has both forms")
 }
 
+/// The public part of a private key on this curve; nothing if it is none.
+pub fn public_part(private: &PrivateKey, curve: Curve) -> Option<EcPoint> {
+    let pair = EcdsaKeyPair::from_pkcs8(curve.signing(), private.as_bytes()).ok()?;
+    EcPoint::from_uncompressed(curve, pair.public_key().as_ref().to_vec())
+}
+
 /// A key pair from its numbers, big endian. The point must lie on the curve and belong to the scalar.
 pub fn import(curve: Curve, scalar: &[u8], x: &[u8], y: &[u8]) -> Option<(PrivateKey, EcPoint)> {
     let length = curve.coordinate_len();

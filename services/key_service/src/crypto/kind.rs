@@ -105,6 +105,18 @@ impl PublicKey {
     }
 }
 
+/// The public part of a private key that is like `like`: of its family, and on its curve. Nothing if it is none.
+pub fn public_part(private: &PrivateKey, like: &PublicKey) -> Option<PublicKey> {
+    match like {
+        PublicKey::Rsa(_) => rsa::public_part(private).map(PublicKey::Rsa),
+        PublicKey::Ec(point) => ec::public_part(private, point.curve).map(PublicKey::Ec),
+        PublicKey::Oct(_) => {
+            let bits = u32::try_from(private.as_bytes().len() * 8).ok()?;
+            OctBits::from_number(bits).map(PublicKey::Oct)
+        }
+    }
+}
+
 /// Makes a key. An RSA key takes some hundred milliseconds; call it where blocking is allowed.
 pub fn generate(spec: KeySpec) -> (PrivateKey, PublicKey) {
     match spec {

@@ -5,8 +5,9 @@
 //! key is then made while its caller waits. The other sizes are always made so.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::rsa::{Bits, PublicParts, generate};
@@ -23,14 +24,18 @@ type Pair = (PrivateKey, PublicParts);
 
 /// The keys that are ready. Without [`ReadyKeys::start`] there are none.
 #[derive(Default)]
-pub struct ReadyKeys(Mutex<Option<Receiver<Pair>>>);
+pub struct ReadyKeys {
+    channel: Mutex<Option<Receiver<Pair>>>,
+    count: Arc<AtomicU32>,
+}
 
 impl ReadyKeys {
     /// Begins to make keys, and makes another one for each that is taken.
     pub fn start(&self) -> io::Result<()> {
         let (sender, receiver) = sync_channel(IN_CHANNEL);
-        thread::Builder::new().name("ready-keys".to_owned()).spawn(move || fill(&sender))?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
+        let count = Arc::clone(&self.count);
+        thread::Builder::new().name("ready-keys".to_owned()).spawn(move || fill(&sender, &count))?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(receiver);
         Ok(())
     }
 
@@ -39,17 +44,30 @@ impl ReadyKeys {
         if bits != SIZE {
             return None;
         }
-        let ready = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.as_ref()?.try_recv().ok()
+        let ready = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = ready.as_ref()?.try_recv().ok()?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(pair)
+    }
+
+    /// How many are ready: two at most.
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 /// Ends when the pool is dropped.
-fn fill(sender: &SyncSender<Pair>) {
+fn fill(sender: &SyncSender<Pair>, count: &AtomicU32) {
     if let Err(error) = rustix::process::nice(NICE) {
         tracing::debug!(%error, "keys are made ahead at the usual priority");
     }
-    while sender.send(generate(SIZE)).is_ok() {}
+    loop {
+        let pair = generate(SIZE);
+        count.fetch_add(1, Ordering::Relaxed);
+        if sender.send(pair).is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +92,10 @@ mod tests {
             assert!(!moduli.contains(&public.modulus), "a key was given out twice");
             moduli.push(public.modulus);
         }
+        while pool.count() < 2 {
+            thread::yield_now();
+        }
+        assert_eq!(pool.count(), 2, "what was given out is not counted any more");
     }
 
     #[test]

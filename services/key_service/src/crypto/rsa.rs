@@ -86,6 +86,12 @@ pub fn generate(bits: Bits) -> (PrivateKey, PublicParts) {
     (PrivateKey::new(Zeroizing::new(der.as_ref().to_vec())), public)
 }
 
+/// The public part of a private key; nothing if its numbers do not belong together.
+pub fn public_part(private: &PrivateKey) -> Option<PublicParts> {
+    let pair = KeyPair::from_pkcs8(private.as_bytes()).ok()?;
+    PublicParts::from_pkcs1(pair.public_key().as_ref()).ok()
+}
+
 /// How a value is padded before it is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RsaPadding {

@@ -134,6 +134,13 @@ impl Signer {
         Ok(Self { leaf, header, root: stored.root.certificate })
     }
 
+    /// Whether both keys of a stored identity open and are RSA keys.
+    pub fn prove(stored: &[u8], master: &MasterKey) -> Result<(), SignerError> {
+        let stored: Stored = serde_json::from_slice(stored).map_err(|_| SignerError::Corrupt)?;
+        RsaKey::open(master, &stored.root, ROOT_BINDING)?;
+        RsaKey::open(master, &stored.leaf, LEAF_BINDING).map(drop)
+    }
+
     /// SHA-256 of the root certificate, hex: what a client pins.
     pub fn root_id(&self) -> String {
         hex::encode(digest::digest(&digest::SHA256, &self.root))

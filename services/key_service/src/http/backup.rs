@@ -1,41 +1,72 @@
 //! `/keys/{name}/backup` and `/keys/restore`.
 
 use axum::Json;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
+use http_service::gate::Cost;
+use http_service::{Operation, Route};
 use public_api::key_operations::KeyBackup;
+use public_api::keys::KeyBundle;
 
 use super::error::method_not_allowed;
-use super::keys::{Answer, Shared, subject};
+use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, subject, with};
 use super::request::{ApiVersion, json};
 use crate::app::AppError;
+use crate::app::counts::Kind;
 use crate::token::caller::{Caller, Permission};
 
 /// The last part of `/keys/restore`.
 const RESTORE: &str = "restore";
 
-pub async fn backup(
+/// The routes of this file.
+pub fn routes() -> Routes {
+    let made = Operation::new("backupKey", TAG, "All versions of a key, for this installation alone.")
+        .access(with(Permission::Manage))
+        .query(API_VERSION)
+        .answers::<KeyBackup>()
+        .errors(&[400, 404]);
+    let restored = Operation::new("restoreKey", TAG, "Brings a key back from its backup.")
+        .at("/keys/restore")
+        .access(with(Permission::Manage))
+        .query(API_VERSION)
+        .takes::<KeyBackup>()
+        .answers::<KeyBundle>()
+        .errors(&[400, 409]);
+    vec![
+        Route::post("/keys/{name}/backup", backup, made),
+        // A key may be named "restore", so that path is no route of its own.
+        Route::post("/keys/{name}", restore, restored).cost(Cost::Costly),
+    ]
+}
+
+async fn backup(
+    caller: Caller,
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     _version: ApiVersion,
 ) -> Answer<KeyBackup> {
-    state.permit(&caller, Permission::Manage, &subject(&name)).await?;
-    Ok(Json(state.backup_key(&caller, &name).await?))
+    let work = async {
+        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.backup_key(&caller, &name).await
+    };
+    counted(&state, Kind::Backup, work).await.map(Json)
 }
 
 /// `POST /keys/restore`. No other `POST /keys/{name}` exists.
-pub async fn restore(
+async fn restore(
+    caller: Caller,
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     _version: ApiVersion,
     request: Request,
 ) -> Result<Response, AppError> {
     if name != RESTORE {
-        return Ok(method_not_allowed().await);
+        return Ok(method_not_allowed());
     }
-    state.permit(&caller, Permission::Manage, "keys").await?;
-    let backup: KeyBackup = json(request).await?;
-    Ok(Json(state.restore_key(&caller, &backup).await?).into_response())
+    let work = async {
+        state.permit(&caller, Permission::Manage, "keys").await?;
+        let backup: KeyBackup = json(request).await?;
+        state.restore_key(&caller, &backup).await
+    };
+    Ok(Json(counted(&state, Kind::Restore, work).await?).into_response())
 }

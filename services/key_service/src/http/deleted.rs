@@ -1,56 +1,87 @@
 //! `/deletedkeys`: keys that can be recovered, or destroyed before their time.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use http_service::{Operation, Route};
 use public_api::keys::{DeletedKeyBundle, KeyBundle, KeyListResult};
 
-use super::keys::{page, subject};
+use super::keys::{API_VERSION, Answer, Routes, Shared, counted, page, paged, subject, with};
 use super::request::{ApiVersion, Paging};
-use crate::app::{AppError, AppState};
+use crate::app::AppError;
+use crate::app::counts::Kind;
 use crate::store::keys::Among;
 use crate::token::caller::{Caller, Permission};
 
-pub async fn list(
-    State(state): State<Arc<AppState>>,
-    Extension(caller): Extension<Caller>,
+const TAG: &str = "Deleted keys";
+
+/// The routes of this file.
+pub fn routes() -> Routes {
+    let operation = |id, summary, permission| {
+        Operation::new(id, TAG, summary).access(with(permission)).query(API_VERSION)
+    };
+    let listed = operation("listDeletedKeys", "Deleted keys, by name.", Permission::List);
+    let listed = paged(listed).answers::<KeyListResult>().errors(&[400]);
+    let shown = operation("getDeletedKey", "The newest version of a deleted key.", Permission::Manage)
+        .answers::<DeletedKeyBundle>()
+        .errors(&[400, 404]);
+    let purged = operation("purgeDeletedKey", "Destroys a deleted key before its time.", Permission::Manage)
+        .answers_with(204, None)
+        .errors(&[400, 404]);
+    let recovered = operation("recoverDeletedKey", "A deleted key is live again.", Permission::Manage)
+        .answers::<KeyBundle>()
+        .errors(&[400, 404]);
+    vec![
+        Route::get("/deletedkeys", list, listed),
+        Route::get("/deletedkeys/{name}", show, shown),
+        Route::delete("/deletedkeys/{name}", purge, purged),
+        Route::post("/deletedkeys/{name}/recover", recover, recovered),
+    ]
+}
+
+async fn list(
+    caller: Caller,
+    State(state): Shared,
     version: ApiVersion,
     paging: Paging,
-) -> Result<Json<KeyListResult>, AppError> {
+) -> Answer<KeyListResult> {
     state.permit(&caller, Permission::List, "deletedkeys").await?;
     let items = state.keys(Among::Deleted, &paging.after, paging.limit).await?;
     Ok(Json(page(&state, "deletedkeys", items, &paging, &version)))
 }
 
-pub async fn show(
-    State(state): State<Arc<AppState>>,
-    Extension(caller): Extension<Caller>,
+async fn show(
+    caller: Caller,
+    State(state): Shared,
     Path(name): Path<String>,
     _version: ApiVersion,
-) -> Result<Json<DeletedKeyBundle>, AppError> {
+) -> Answer<DeletedKeyBundle> {
     state.permit(&caller, Permission::Manage, &subject(&name)).await?;
     Ok(Json(state.deleted_key(&name).await?))
 }
 
-pub async fn recover(
-    State(state): State<Arc<AppState>>,
-    Extension(caller): Extension<Caller>,
+async fn recover(
+    caller: Caller,
+    State(state): Shared,
     Path(name): Path<String>,
     _version: ApiVersion,
-) -> Result<Json<KeyBundle>, AppError> {
-    state.permit(&caller, Permission::Manage, &subject(&name)).await?;
-    Ok(Json(state.recover_key(&caller, &name).await?))
+) -> Answer<KeyBundle> {
+    let work = async {
+        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.recover_key(&caller, &name).await
+    };
+    counted(&state, Kind::Recover, work).await.map(Json)
 }
 
-pub async fn purge(
-    State(state): State<Arc<AppState>>,
-    Extension(caller): Extension<Caller>,
+async fn purge(
+    caller: Caller,
+    State(state): Shared,
     Path(name): Path<String>,
     _version: ApiVersion,
 ) -> Result<StatusCode, AppError> {
-    state.permit(&caller, Permission::Manage, &subject(&name)).await?;
-    state.purge_key(&caller, &name).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let work = async {
+        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.purge_key(&caller, &name).await
+    };
+    counted(&state, Kind::Purge, work).await.map(|()| StatusCode::NO_CONTENT)
 }

@@ -1,32 +1,33 @@
 //! Errors as answers: `{"error":{"code","message",...}}`, with the denial where something was refused.
 
-use std::error::Error as _;
-
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_service::gate::DenialCode;
 use public_api::denial::ErrorBody;
 
 use crate::app::AppError;
+use crate::chain;
+use crate::token::caller::Caller;
 
 impl IntoResponse for AppError {
     fn into_response(self) -> Response {
         let message = self.to_string();
         match self {
             AppError::Denied(denial) => {
-                answer(StatusCode::FORBIDDEN, &ErrorBody::denied("Forbidden", *denial))
+                answer(StatusCode::FORBIDDEN, ErrorBody::denied("Forbidden", *denial))
             }
             AppError::BadToken(denial) => {
-                answer(StatusCode::UNAUTHORIZED, &ErrorBody::denied("Unauthorized", *denial))
+                answer(StatusCode::UNAUTHORIZED, ErrorBody::denied("Unauthorized", *denial))
             }
             AppError::NoToken => plain(StatusCode::UNAUTHORIZED, "Unauthorized", message),
             AppError::BadParameter { target, .. } => {
                 let mut body = ErrorBody::new("BadParameter", message);
                 body.error.target = Some(target);
-                answer(StatusCode::BAD_REQUEST, &body)
+                answer(StatusCode::BAD_REQUEST, body)
             }
             AppError::KeyNotFound(_) => plain(StatusCode::NOT_FOUND, "KeyNotFound", message),
             AppError::Conflict(_) => plain(StatusCode::CONFLICT, "Conflict", message),
-            AppError::BodyTooLarge(_) => plain(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", message),
+            AppError::BodyTooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", message),
             AppError::BodyIncomplete => plain(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message),
             AppError::IssuerUnavailable(_) => unavailable(&self),
             AppError::Store(_)
@@ -43,8 +44,13 @@ pub async fn no_such_path() -> Response {
     plain(StatusCode::NOT_FOUND, "NotFound", "there is nothing at this path".to_owned())
 }
 
-/// The answer for a method that the path does not have.
-pub async fn method_not_allowed() -> Response {
+/// The answer for a method that the path does not have; as everywhere, whoever calls says who they are before.
+pub async fn unknown_method(_: Caller) -> Response {
+    method_not_allowed()
+}
+
+/// The same for a caller who is known.
+pub fn method_not_allowed() -> Response {
     let message = "this path does not have this method".to_owned();
     plain(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
@@ -62,21 +68,16 @@ fn internal(error: &AppError) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", error.to_string())
 }
 
-fn chain(error: &AppError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 fn plain(status: StatusCode, code: &str, message: String) -> Response {
-    answer(status, &ErrorBody::new(code, message))
+    answer(status, ErrorBody::new(code, message))
 }
 
-fn answer(status: StatusCode, body: &ErrorBody) -> Response {
-    (status, axum::Json(body)).into_response()
+/// An answer whose denial is counted.
+pub fn answer(status: StatusCode, body: ErrorBody) -> Response {
+    let code = body.error.denial.as_ref().map(|denial| DenialCode(denial.code.clone()));
+    let mut response = (status, axum::Json(body)).into_response();
+    if let Some(code) = code {
+        response.extensions_mut().insert(code);
+    }
+    response
 }

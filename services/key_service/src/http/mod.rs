@@ -1,7 +1,7 @@
 //! The HTTP surface: Key Vault's paths, one file a resource. Parse, authorise, call `app`, shape the answer.
 
-mod authenticate;
 mod backup;
+mod caller;
 mod deleted;
 mod error;
 mod keys;
@@ -11,98 +11,73 @@ mod random;
 mod release;
 pub mod request;
 mod rotation;
+mod use_key;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::response::Response;
+use http_service::gate::Codes;
+use http_service::openapi::Info;
+use http_service::{Gate, GateConfig, Metrics, RouteTable};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::app::AppState;
-
-/// Largest request body, in bytes.
-pub const BODY_LIMIT: usize = 1 << 20;
+use crate::config::Config;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 const SERVICE_VERSION: HeaderName = HeaderName::from_static("x-ms-keyvault-service-version");
+/// The request's place in its trace (W3C Trace Context level 2); `x-ms-request-id` is a GUID, as Key Vault's clients expect.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// The service's routes.
+/// Codes of the limits' refusals. Source: Key Vault's 429 is `Throttled`.
+const CODES: Codes = Codes { too_many: "Throttled", too_long: "RequestTooLarge", busy: "ServiceUnavailable" };
+
+/// What the OpenAPI document says of the service.
+pub static INFO: Info = Info {
+    title: "Casemate key service",
+    description: "Keys, and their release to machines that proved what they are. Paths are those of Azure Key Vault's \
+                  keys; `x-casemate-also-at` lists spellings of a path that mean the newest version.",
+    version: env!("CARGO_PKG_VERSION"),
+    servers: || json!([{"url": "/", "description": "The vault."}]),
+};
+
+/// Every route.
+pub fn routes() -> RouteTable<Arc<AppState>> {
+    let files = [
+        keys::routes(),
+        use_key::routes(),
+        release::routes(),
+        backup::routes(),
+        rotation::routes(),
+        deleted::routes(),
+        random::routes(),
+        log::routes(),
+        operations::routes(),
+    ];
+    RouteTable::new(files.into_iter().flatten().collect())
+}
+
+/// What every request passes before its handler.
+pub fn gate(config: &Config) -> Arc<Gate> {
+    let metrics = Metrics::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let adopt = config.telemetry.otlp_endpoint.is_some().then_some(telemetry::adopt as _);
+    let gate = GateConfig { limits: config.limits.clone(), request_id: Some(TRACE_RESPONSE), adopt };
+    Gate::with_codes(gate, CODES, metrics)
+}
+
+/// The whole service as a router.
 ///
 /// Paths are not normalised: Azure's clients send `/keys/{name}/` and `/keys/{name}//release` for the newest version.
 pub fn app(state: Arc<AppState>) -> Router {
-    let vault = keys_routes()
-        .route("/deletedkeys", get(deleted::list))
-        .route("/deletedkeys/{name}", get(deleted::show).delete(deleted::purge))
-        .route("/deletedkeys/{name}/recover", post(deleted::recover))
-        .route("/rng", post(random::bytes))
-        .route("/log", get(log::entries))
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .route_layer(middleware::from_fn_with_state(state.clone(), authenticate::authenticate));
-    Router::new()
-        .route("/health", get(health))
-        .merge(vault)
-        .fallback(error::no_such_path)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(middleware::from_fn(headers))
-        .with_state(state)
-}
-
-fn keys_routes() -> Router<Arc<AppState>> {
-    let keys = Router::new()
-        .route("/keys", get(keys::list))
-        .route(
-            "/keys/{name}",
-            get(keys::show)
-                .put(keys::import)
-                .patch(keys::update)
-                .delete(keys::delete)
-                // A key may be named "restore", so that path is no route of its own.
-                .post(backup::restore),
-        )
-        .route("/keys/{name}/", get(keys::show).patch(keys::update))
-        .route("/keys/{name}/{version}", get(keys::show).patch(keys::update))
-        .route("/keys/{name}/create", post(keys::create))
-        .route("/keys/{name}/versions", get(keys::versions))
-        .route("/keys/{name}/backup", post(backup::backup))
-        .route("/keys/{name}/rotate", post(rotation::rotate))
-        .route("/keys/{name}/rotationpolicy", get(rotation::policy).put(rotation::set_policy));
-    let operations: [(&str, MethodRouter<Arc<AppState>>); 7] = [
-        ("encrypt", post(operations::encrypt)),
-        ("decrypt", post(operations::decrypt)),
-        ("wrapkey", post(operations::wrap)),
-        ("unwrapkey", post(operations::unwrap)),
-        ("sign", post(operations::sign)),
-        ("verify", post(operations::verify)),
-        ("release", post(release::release)),
-    ];
-    operations.into_iter().fold(keys, |router, (operation, handler)| {
-        router
-            .route(&format!("/keys/{{name}}/{operation}"), handler.clone())
-            .route(&format!("/keys/{{name}}//{operation}"), handler.clone())
-            .route(&format!("/keys/{{name}}/{{version}}/{operation}"), handler)
-    })
-}
-
-/// `GET /health`: open to all, says nothing secret.
-async fn health(State(state): State<Arc<AppState>>) -> Response {
-    let healthy = state.store.is_healthy().await;
-    let body = json!({
-        "status": if healthy { "ok" } else { "failing" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "allowDevelopmentRoots": state.allow_development_roots,
-        "authorities": state.authorities.names(),
-        "masterKeyId": state.master.id().as_str(),
-        "releaseSigningRoot": state.signer.root_id(),
-    });
-    let status =
-        if healthy { axum::http::StatusCode::OK } else { axum::http::StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(body)).into_response()
+    let table = routes().with_document(&INFO);
+    let routes = table.into_router(&state.gate, error::no_such_path, error::unknown_method);
+    routes.with_state(state).layer(middleware::from_fn(headers))
 }
 
 /// The headers that every answer of a vault has.

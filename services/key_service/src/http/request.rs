@@ -1,7 +1,5 @@
 //! What requests carry: the API version, paging, and JSON bodies that are read with a limit and refused by field.
 
-use std::time::Duration;
-
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest as _, FromRequestParts, RawPathParams, Request};
@@ -10,11 +8,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::BODY_LIMIT;
 use crate::app::AppError;
 use crate::app::keys::KeyRef;
 
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const PAGE: u32 = 25;
 /// Members of nested objects, whose types are shared with answers and therefore lenient when they are read.
 const NESTED: [(&str, &[&str]); 2] = [
@@ -124,14 +120,13 @@ pub async fn strict_json<T: DeserializeOwned>(request: Request) -> Result<T, App
     parse_strict(&read(request).await?)
 }
 
+/// The gate bounds length and time; what it cuts off is told here.
 async fn read(request: Request) -> Result<Bytes, AppError> {
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => {
-            Err(AppError::BodyTooLarge(BODY_LIMIT))
-        }
-        Ok(Err(_)) | Err(_) => Err(AppError::BodyIncomplete),
-    }
+    use FailedToBufferBody::LengthLimitError;
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(LengthLimitError(_)) => AppError::BodyTooLarge,
+        _ => AppError::BodyIncomplete,
+    })
 }
 
 /// Parses a body; the error says where.

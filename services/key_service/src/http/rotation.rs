@@ -1,27 +1,55 @@
 //! `/keys/{name}/rotate` and `/keys/{name}/rotationpolicy`.
 
 use axum::Json;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Path, Request, State};
+use http_service::gate::Cost;
+use http_service::{Operation, Route};
 use public_api::key_rotation::KeyRotationPolicy;
 use public_api::keys::KeyBundle;
 
-use super::keys::{Answer, Shared, subject};
+use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, subject, with};
 use super::request::{ApiVersion, strict_json};
+use crate::app::counts::Kind;
 use crate::token::caller::{Caller, Permission};
 
-pub async fn rotate(
+/// The routes of this file.
+pub fn routes() -> Routes {
+    let operation = |id, summary, permission| {
+        Operation::new(id, TAG, summary).access(with(permission)).query(API_VERSION)
+    };
+    let rotated = operation("rotateKey", "A new version like the newest one.", Permission::Manage)
+        .answers::<KeyBundle>()
+        .errors(&[400, 404, 409]);
+    let shown = operation("getKeyRotationPolicy", "When a key is renewed by itself.", Permission::Read)
+        .answers::<KeyRotationPolicy>()
+        .errors(&[400, 404]);
+    let set = operation("updateKeyRotationPolicy", "Sets when a key is renewed.", Permission::Manage)
+        .takes::<KeyRotationPolicy>()
+        .answers::<KeyRotationPolicy>()
+        .errors(&[400, 404]);
+    vec![
+        Route::post("/keys/{name}/rotate", rotate, rotated).cost(Cost::Costly),
+        Route::get("/keys/{name}/rotationpolicy", policy, shown),
+        Route::put("/keys/{name}/rotationpolicy", set_policy, set),
+    ]
+}
+
+async fn rotate(
+    caller: Caller,
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     _version: ApiVersion,
 ) -> Answer<KeyBundle> {
-    state.permit(&caller, Permission::Manage, &subject(&name)).await?;
-    Ok(Json(state.rotate_key(&caller, &name).await?))
+    let work = async {
+        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.rotate_key(&caller, &name).await
+    };
+    counted(&state, Kind::Rotate, work).await.map(Json)
 }
 
-pub async fn policy(
+async fn policy(
+    caller: Caller,
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     _version: ApiVersion,
 ) -> Answer<KeyRotationPolicy> {
@@ -29,14 +57,17 @@ pub async fn policy(
     Ok(Json(state.rotation_policy(&name).await?))
 }
 
-pub async fn set_policy(
+async fn set_policy(
+    caller: Caller,
     State(state): Shared,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     _version: ApiVersion,
     request: Request,
 ) -> Answer<KeyRotationPolicy> {
-    state.permit(&caller, Permission::Manage, &subject(&name)).await?;
-    let policy = strict_json(request).await?;
-    Ok(Json(state.set_rotation_policy(&caller, &name, policy).await?))
+    let work = async {
+        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        let policy = strict_json(request).await?;
+        state.set_rotation_policy(&caller, &name, policy).await
+    };
+    counted(&state, Kind::SetRotationPolicy, work).await.map(Json)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::AppState;
+use crate::app::counts::Kind;
 use crate::store::{StoreError, rotation};
 
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -25,7 +26,11 @@ pub async fn run(state: Arc<AppState>) {
 pub async fn once(state: &AppState) -> Result<usize, StoreError> {
     let mut made = 0;
     for policy in rotation::live(state.store.readers()).await? {
-        match state.follow_policy(&policy).await {
+        let followed = state.follow_policy(&policy).await;
+        if !matches!(followed, Ok(false)) {
+            state.counts.ended(Kind::ScheduledRotate, &followed);
+        }
+        match followed {
             Ok(rotated) => made += usize::from(rotated),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, key = policy.name, "a key could not be renewed");

@@ -3,7 +3,7 @@
 use public_api::Denial;
 use public_api::decision_log::{Decision, Entry};
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
 
 use super::StoreError;
 
@@ -27,11 +27,7 @@ pub struct Event {
 
 /// Appends an entry behind the newest one and returns its sequence number.
 pub async fn append(connection: &mut SqliteConnection, event: Event) -> Result<u64, StoreError> {
-    let newest: Option<String> =
-        sqlx::query_scalar("SELECT entry FROM decisions ORDER BY sequence DESC LIMIT 1")
-            .fetch_optional(&mut *connection)
-            .await?;
-    let newest = newest.as_deref().map(parsed).transpose()?;
+    let newest = newest(&mut *connection).await?;
     let Event { time, decision, subject, denial, detail } = event;
     let entry = Entry::following(newest.as_ref(), time, decision, subject, denial, detail);
     let text = serde_json::to_string(&entry).expect("an entry has only string keys");
@@ -44,15 +40,24 @@ pub async fn append(connection: &mut SqliteConnection, event: Event) -> Result<u
 }
 
 /// Up to [`PAGE`] entries after `sequence`.
-pub async fn after(pool: &SqlitePool, sequence: u64) -> Result<Vec<Entry>, StoreError> {
+pub async fn after(executor: impl SqliteExecutor<'_>, sequence: u64) -> Result<Vec<Entry>, StoreError> {
     let after = i64::try_from(sequence).unwrap_or(i64::MAX);
     let rows: Vec<String> =
         sqlx::query_scalar("SELECT entry FROM decisions WHERE sequence > ? ORDER BY sequence LIMIT ?")
             .bind(after)
             .bind(PAGE)
-            .fetch_all(pool)
+            .fetch_all(executor)
             .await?;
     rows.iter().map(|text| parsed(text)).collect()
+}
+
+/// The newest entry.
+pub async fn newest(executor: impl SqliteExecutor<'_>) -> Result<Option<Entry>, StoreError> {
+    let text: Option<String> =
+        sqlx::query_scalar("SELECT entry FROM decisions ORDER BY sequence DESC LIMIT 1")
+            .fetch_optional(executor)
+            .await?;
+    text.as_deref().map(parsed).transpose()
 }
 
 fn parsed(text: &str) -> Result<Entry, StoreError> {

@@ -132,6 +132,29 @@ pub async fn newest(
     rows.iter().map(record).collect()
 }
 
+/// The version that was stored last, deleted or not.
+pub async fn last_written(executor: impl SqliteExecutor<'_>) -> Result<Option<KeyRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name ORDER BY v.rowid DESC LIMIT 1"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_optional(executor).await?;
+    row.as_ref().map(record).transpose()
+}
+
+/// Up to `limit` versions behind a row number, deleted or not, each with its own.
+pub async fn after_row(
+    executor: impl SqliteExecutor<'_>,
+    row: i64,
+    limit: u32,
+) -> Result<Vec<(i64, KeyRecord)>, StoreError> {
+    let sql = format!(
+        "SELECT v.rowid AS row, {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE v.rowid > ? ORDER BY v.rowid LIMIT ?"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row).bind(limit).fetch_all(executor).await?;
+    rows.iter().map(|row| Ok((row.try_get("row")?, record(row)?))).collect()
+}
+
 /// Every version of a live key, oldest first.
 pub async fn versions(executor: impl SqliteExecutor<'_>, name: &str) -> Result<Vec<KeyRecord>, StoreError> {
     let sql = format!(

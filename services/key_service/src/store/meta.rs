@@ -1,6 +1,6 @@
 //! Single values: which master key sealed this database, the release-signing identity.
 
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
 
 use super::StoreError;
 
@@ -11,9 +11,15 @@ pub const SIGNING_IDENTITY: &str = "release-signing-identity";
 /// Name of the recovery settings (JSON) that this vault was made with.
 pub const RECOVERY: &str = "recovery";
 
+/// Name of the row that is written to prove that the database takes writes.
+pub const READINESS: &str = "readiness";
+
 /// Reads a value.
-pub async fn read(pool: &SqlitePool, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE name = ?").bind(name).fetch_optional(pool).await?)
+pub async fn read(executor: impl SqliteExecutor<'_>, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE name = ?")
+        .bind(name)
+        .fetch_optional(executor)
+        .await?)
 }
 
 /// Writes a value, in place of an earlier one.

@@ -3,11 +3,13 @@
 //! WAL with `synchronous = FULL`: what [`Store::write`] returned is on the disk. All writes go through one
 //! [`writer`]; reads have connections of their own that cannot write.
 
+pub mod copy;
 pub mod decisions;
 pub mod keys;
 pub mod meta;
 pub mod releases;
 pub mod rotation;
+pub mod snapshot;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ use writer::Writer;
 pub use writer::{BoxFuture, Committed};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+
+/// The database, in the data folder.
+pub const FILE: &str = "keys.sqlite";
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
@@ -105,6 +110,11 @@ impl Store {
     pub async fn ended(&self) {
         self.writer.ended().await;
     }
+}
+
+/// For looking at a database that there is, which a service may be writing to.
+fn read_only(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

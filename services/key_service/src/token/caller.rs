@@ -18,6 +18,8 @@ pub enum Permission {
     Release,
     /// Read the decision log.
     Log,
+    /// Read metrics, from another machine.
+    Metrics,
 }
 
 /// Everything but release.
@@ -26,6 +28,8 @@ const OFFICER: &str = "Key Vault Crypto Officer";
 const USER: &str = "Key Vault Crypto User";
 /// Release only.
 const RELEASE_USER: &str = "Key Vault Crypto Service Release User";
+/// Metrics only.
+const MONITORING_READER: &str = "Monitoring Reader";
 
 impl Permission {
     /// The app roles that have it (names of Azure's built-in roles).
@@ -34,7 +38,13 @@ impl Permission {
             Permission::Read | Permission::Use => &[OFFICER, USER],
             Permission::List | Permission::Manage | Permission::Log => &[OFFICER],
             Permission::Release => &[RELEASE_USER],
+            Permission::Metrics => &[OFFICER, MONITORING_READER],
         }
+    }
+
+    /// Of these the one that has the least beside it.
+    pub fn least_role(self) -> &'static str {
+        self.roles().last().copied().unwrap_or_default()
     }
 }
 

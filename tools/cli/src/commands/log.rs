@@ -63,7 +63,7 @@ impl Arguments {
 }
 
 /// Reads a log from its beginning to its end.
-async fn whole<F, T>(read: F) -> Result<Vec<Entry>, public_api::client::ClientError>
+pub async fn whole<F, T>(read: F) -> Result<Vec<Entry>, public_api::client::ClientError>
 where
     F: Fn(u64) -> T,
     T: Future<Output = Result<Vec<Entry>, public_api::client::ClientError>>,
@@ -79,7 +79,8 @@ where
     }
 }
 
-fn row((service, entry): &(&str, &Entry)) -> Vec<String> {
+/// An entry as people read it.
+pub fn row((service, entry): &(&str, &Entry)) -> Vec<String> {
     let why = entry.denial.as_ref().map_or_else(
         || crate::arm::text(&entry.detail),
         |denial| {

@@ -1,4 +1,5 @@
-//! A control plane and an attestation service for these tests, and `casemate` as two tenants run it.
+//! A control plane, an attestation service and, where it is wanted, a key service for these tests, and `casemate` as two
+//! tenants run it.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct Platform {
     runtime: Option<tokio::runtime::Runtime>,
     running: Option<control_plane::Running>,
     attestation: axum_server::Handle<std::net::SocketAddr>,
+    /// Which part of `casemate` the test is about.
+    command: &'static str,
 }
 
 fn free_port() -> u16 {
@@ -44,13 +47,31 @@ fn make_certificates(directory: &Path) {
 }
 
 impl Platform {
+    /// For `casemate attestation`.
     pub fn up() -> Self {
+        Self::start("attestation")
+    }
+
+    /// For `casemate key`: with a key service.
+    pub fn with_keys() -> Self {
+        let platform = Self::start("key");
+        let config = key_service::config::Config::load(&platform.path("keys.toml")).unwrap();
+        let listen = config.listen;
+        // On a runtime of its own: it ends by a signal, so with this process.
+        std::thread::spawn(move || {
+            tokio::runtime::Runtime::new().unwrap().block_on(key_service::run(config))
+        });
+        wait_for(|| std::net::TcpStream::connect(listen).is_ok());
+        platform
+    }
+
+    fn start(command: &'static str) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
         make_certificates(directory.path());
         std::fs::write(directory.path().join("secret"), SECRET).unwrap();
         std::fs::write(directory.path().join("catalog.json"), r#"{"images": []}"#).unwrap();
-        let ports = [free_port(), free_port(), free_port()];
+        let ports = [free_port(), free_port(), free_port(), free_port()];
         let config = |name: &str, text: String| {
             let path = directory.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -58,6 +79,7 @@ impl Platform {
         };
         let control = config("control.toml", control_plane(directory.path(), ports));
         let attestation = config("attestation.toml", attestation_service(directory.path(), ports));
+        config("keys.toml", key_service(directory.path(), ports));
         for (name, tenant, subscription, client) in [
             ("operator", TENANT, SUBSCRIPTION, OPERATOR),
             ("stranger", OTHER_TENANT, OTHER_SUBSCRIPTION, STRANGER),
@@ -76,7 +98,7 @@ impl Platform {
         let handle = axum_server::Handle::new();
         runtime.spawn(attestation_service::run(config, handle.clone()));
         runtime.block_on(handle.listening()).expect("the attestation service listens");
-        Self { directory, runtime: Some(runtime), running, attestation: handle }
+        Self { directory, runtime: Some(runtime), running, attestation: handle, command }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -92,7 +114,7 @@ impl Platform {
 
     fn run(&self, who: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_casemate"));
-        command.arg("--data-dir").arg(self.path(who)).arg("attestation").args(arguments);
+        command.arg("--data-dir").arg(self.path(who)).arg(self.command).args(arguments);
         command.output().unwrap()
     }
 
@@ -131,7 +153,18 @@ impl Drop for Platform {
     }
 }
 
-fn control_plane(directory: &Path, [control, hosts, attestation]: [u16; 3]) -> String {
+/// Asks every 20 ms, for 20 s at most.
+fn wait_for(condition: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    panic!("waited too long");
+}
+
+fn control_plane(directory: &Path, [control, hosts, attestation, keys]: [u16; 4]) -> String {
     let directory = directory.display();
     let secret = hex::encode(digest::digest(&digest::SHA256, SECRET.as_bytes()));
     format!(
@@ -147,9 +180,9 @@ trust_bundle = "{directory}/ca.pem"
 attestation_url = "https://localhost:{attestation}"
 
 [keys]
-url = "https://localhost:1"
+url = "https://localhost:{keys}"
 ca = "{directory}/ca.pem"
-audience = "https://localhost:1"
+audience = "https://localhost:{keys}"
 
 [hosts]
 listen = "127.0.0.1:{hosts}"
@@ -169,7 +202,7 @@ subscription = [
 client_id = "{OPERATOR}"
 tenant = "{TENANT}"
 secret_sha256 = "{secret}"
-roles = ["Attestation Contributor"]
+roles = ["Attestation Contributor", "Key Vault Crypto Officer"]
 subscriptions = ["{SUBSCRIPTION}"]
 
 [[identity.client]]
@@ -181,7 +214,7 @@ subscriptions = ["{OTHER_SUBSCRIPTION}"]
     )
 }
 
-fn attestation_service(directory: &Path, [control, _, attestation]: [u16; 3]) -> String {
+fn attestation_service(directory: &Path, [control, _, attestation, _]: [u16; 4]) -> String {
     let directory = directory.display();
     format!(
         r#"
@@ -207,9 +240,37 @@ launch_measurement = "{}"
     )
 }
 
+fn key_service(directory: &Path, [control, _, attestation, keys]: [u16; 4]) -> String {
+    let directory = directory.display();
+    format!(
+        r#"
+listen = "127.0.0.1:{keys}"
+public_url = "https://localhost:{keys}"
+tls_certificate = "{directory}/server.pem"
+tls_key = "{directory}/server.key"
+data_dir = "{directory}/keys"
+
+[master_key]
+file = "{directory}/master.key"
+create = true
+
+[callers]
+issuer = "https://localhost:{control}/{TENANT}/v2.0"
+audience = "https://localhost:{keys}"
+authorization = "https://localhost:{control}/{TENANT}"
+jwks_url = "https://localhost:{control}/common/discovery/keys"
+ca = "{directory}/ca.pem"
+
+[[authority]]
+issuer = "https://localhost:{attestation}"
+ca = "{directory}/ca.pem"
+"#
+    )
+}
+
 fn profile(
     directory: &Path,
-    [control, _, attestation]: [u16; 3],
+    [control, _, attestation, keys]: [u16; 4],
     tenant: &str,
     subscription: &str,
     client: &str,
@@ -219,7 +280,7 @@ fn profile(
         r#"
 control_plane = "https://localhost:{control}"
 attestation = "https://localhost:{attestation}"
-keys = "https://localhost:1"
+keys = "https://localhost:{keys}"
 ca = "{directory}/ca.pem"
 tenant_id = "{tenant}"
 subscription_id = "{subscription}"

@@ -1,10 +1,12 @@
 //! A vault in a temporary folder, called without a network.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, StatusCode};
 use key_service::app::{AppState, StartError};
 use key_service::config::{Config, ConfigError};
@@ -164,11 +166,21 @@ impl Vault {
         })
     }
 
-    pub async fn raw(&self, request: Request<Body>) -> Answer {
+    /// Sends a request: from this machine, if it does not say from where.
+    pub async fn raw(&self, mut request: Request<Body>) -> Answer {
+        if request.extensions().get::<ConnectInfo<SocketAddr>>().is_none() {
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 40_000))));
+        }
         let response = self.app.clone().oneshot(request).await.expect("the router does not fail");
         let (parts, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 22).await.expect("the answer is small");
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+        let is_text =
+            parts.headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/"));
+        let body = match bytes.is_empty() {
+            true => Value::Null,
+            false if is_text => Value::String(String::from_utf8(bytes.to_vec()).expect("UTF-8")),
+            false => serde_json::from_slice(&bytes).expect("JSON"),
+        };
         Answer { status: parts.status, headers: parts.headers, body }
     }
 

@@ -1,0 +1,114 @@
+//! `casemate-keys check`: whether a database is whole, before it is needed.
+//!
+//! What it proves: SQLite's own structures hold; the schema is this program's; every stored key opens under the master key,
+//! bound to its name, type, exportability and policy, and has the public part that it shows; the release-signing identity
+//! opens; the decision log is one chain. What it cannot prove: that nothing was cut off the end of the log, or that the
+//! whole file is not an older one. For that, compare `lastHash` with what was noted elsewhere.
+
+use std::path::PathBuf;
+
+use public_api::decision_log::{self, Entry};
+use serde_json::{Value, json};
+
+use super::{CommandError, refusals};
+use crate::app::keys::binding;
+use crate::config::Config;
+use crate::crypto::kind::public_part;
+use crate::crypto::seal::MasterKey;
+use crate::crypto::signer::Signer;
+use crate::store::keys::KeyRecord;
+use crate::store::snapshot::{Schema, Snapshot};
+use crate::store::{self, decisions, keys, meta};
+
+/// Keys that are in memory at once.
+const PAGE: u32 = 100;
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub struct CheckArguments {
+    /// The service's configuration file (TOML): it names the master key, and the database if no other is given.
+    #[arg(long)]
+    config: PathBuf,
+    /// A database, for example a backup; the service's own if not given.
+    #[arg(long, value_name = "FILE")]
+    database: Option<PathBuf>,
+}
+
+impl CheckArguments {
+    /// Checks everything; the first thing that does not hold is the error.
+    pub async fn run(self) -> Result<Value, CommandError> {
+        let config = Config::load(&self.config)?;
+        let database = self.database.unwrap_or_else(|| config.data_dir.join(store::FILE));
+        let mut snapshot = Snapshot::open(&database).await.map_err(refusals::of_store)?;
+        let seen = prove(&mut snapshot, &config).await;
+        snapshot.close().await;
+        let (keys, log) = seen?;
+        Ok(json!({"database": database.display().to_string(), "status": "whole", "keys": keys, "log": log}))
+    }
+}
+
+async fn prove(snapshot: &mut Snapshot, config: &Config) -> Result<(Value, Value), CommandError> {
+    if let Some(found) = snapshot.damage().await.map_err(refusals::of_store)? {
+        return Err(refusals::damaged(found));
+    }
+    if let Schema::Other(version) = snapshot.schema().await.map_err(refusals::of_store)? {
+        return Err(refusals::schema(version));
+    }
+    let master = master_key(snapshot, config).await?;
+    signing_identity(snapshot, &master).await?;
+    stored_keys(snapshot, &master).await?;
+    let last = log(snapshot).await?;
+    let numbers = snapshot.numbers().await.map_err(refusals::of_store)?;
+    let keys = json!({"live": numbers.live, "deleted": numbers.deleted, "versions": numbers.versions});
+    let entries = last.as_ref().map_or(0, |entry| entry.sequence);
+    Ok((keys, json!({"entries": entries, "lastHash": last.map(|entry| entry.hash)})))
+}
+
+async fn master_key(snapshot: &mut Snapshot, config: &Config) -> Result<MasterKey, CommandError> {
+    let id = meta::read(&mut snapshot.connection, meta::MASTER_KEY_ID).await.map_err(refusals::of_store)?;
+    let id = id.ok_or_else(refusals::never_used)?;
+    Ok(MasterKey::load(&config.master_key.file, false, Some(&String::from_utf8_lossy(&id)))?)
+}
+
+async fn signing_identity(snapshot: &mut Snapshot, master: &MasterKey) -> Result<(), CommandError> {
+    let stored = meta::read(&mut snapshot.connection, meta::SIGNING_IDENTITY).await;
+    match stored.map_err(refusals::of_store)? {
+        Some(stored) => Signer::prove(&stored, master).map_err(|error| refusals::signing_identity(&error)),
+        // A service that was ended in its first second has none yet.
+        None => Ok(()),
+    }
+}
+
+async fn stored_keys(snapshot: &mut Snapshot, master: &MasterKey) -> Result<(), CommandError> {
+    let mut last = i64::MIN;
+    loop {
+        let page = keys::after_row(&mut snapshot.connection, last, PAGE).await.map_err(refusals::of_store)?;
+        let Some((row, _)) = page.last() else { return Ok(()) };
+        last = *row;
+        for (_, record) in &page {
+            stored_key(record, master)?;
+        }
+    }
+}
+
+fn stored_key(record: &KeyRecord, master: &MasterKey) -> Result<(), CommandError> {
+    let private = master.open(&record.sealed, &binding(record)).map_err(|_| refusals::sealed(record))?;
+    if public_part(&private, &record.public).as_ref() == Some(&record.public) {
+        return Ok(());
+    }
+    Err(refusals::public_part(record))
+}
+
+/// Verifies the chain page by page; the last entry.
+async fn log(snapshot: &mut Snapshot) -> Result<Option<Entry>, CommandError> {
+    let mut last: Option<Entry> = None;
+    loop {
+        let after = last.as_ref().map_or(0, |entry| entry.sequence);
+        let page = decisions::after(&mut snapshot.connection, after).await.map_err(refusals::of_store)?;
+        if page.is_empty() {
+            return Ok(last);
+        }
+        decision_log::verify(last.as_ref(), &page).map_err(|error| refusals::log(&error))?;
+        last = page.into_iter().next_back();
+    }
+}

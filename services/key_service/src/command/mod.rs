@@ -1,0 +1,78 @@
+//! What `casemate-keys` does beside serving: copying the database while a service writes to it, and proving that a database
+//! is whole. Neither changes a database, takes the service's lock, or needs the service to run.
+
+mod backup;
+mod check;
+mod refusals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+use token_verifier::Refusal;
+
+use crate::config::ConfigError;
+use crate::crypto::seal::MasterKeyError;
+use crate::store::StoreError;
+
+pub use backup::BackupArguments;
+pub use check::CheckArguments;
+
+/// A command that ends by itself.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy the database to a new file while the service runs; say what was copied, as JSON.
+    Backup(BackupArguments),
+    /// Prove that the decision log is whole and that every stored key opens; say what was seen, as JSON.
+    Check(CheckArguments),
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration.
+    #[error("the configuration is not usable")]
+    Config(#[from] ConfigError),
+    /// A rule said no; the five parts.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The database cannot be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The master key.
+    #[error("the master key is not usable")]
+    MasterKey(#[from] MasterKeyError),
+    /// A file cannot be made, read or brought to disk.
+    #[error("could not use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Command {
+    /// Runs to the end. What was seen goes to standard output, a failure to the log.
+    pub async fn run(self) -> ExitCode {
+        let done = match self {
+            Self::Backup(arguments) => arguments.run().await,
+            Self::Check(arguments) => arguments.run().await,
+        };
+        match done {
+            Ok(seen) => tell(&seen),
+            Err(error) => {
+                tracing::error!("{}", crate::chain(&error));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a command's result goes to standard output")]
+fn tell(seen: &Value) -> ExitCode {
+    println!("{seen:#}");
+    ExitCode::SUCCESS
+}
