@@ -6,6 +6,7 @@ pub mod error;
 pub mod generation;
 pub mod keys;
 pub mod operate;
+pub(crate) mod quoted;
 pub mod random;
 pub mod release;
 mod rotate;
