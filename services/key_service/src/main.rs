@@ -1,5 +1,7 @@
 //! `casemate-keys --config FILE`: arguments, logging, start.
 
+mod core_dump;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    core_dump::forbid()?;
     let config = Config::load(&arguments.config)?;
     key_service::run(config).await?;
     Ok(())
