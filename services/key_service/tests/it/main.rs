@@ -6,6 +6,7 @@ mod backup;
 mod binary;
 mod clients;
 mod generations;
+mod histories;
 mod http;
 mod import;
 mod keys;
