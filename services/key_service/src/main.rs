@@ -1,5 +1,7 @@
 //! `casemate-keys`: arguments, tracing, start.
 
+mod core_dump;
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +25,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(error) = core_dump::forbid() {
+        return with_logs(|| failed(&error));
+    }
     match (arguments.command, arguments.config) {
         (Some(command), _) => with_logs(|| run_command(command)),
         (None, Some(config)) => serve(&config),

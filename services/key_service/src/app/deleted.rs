@@ -6,42 +6,68 @@
 //!    '--POST .../recover----------'
 //! ```
 
+use public_api::decision_log::Decision;
 use public_api::keys::{DeletedKeyBundle, Deletion, KeyBundle};
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnection;
 use token_verifier::{Refusal, refusal};
 
-use super::keys::{KeyRef, not_found};
+use super::keys::{KeyRef, key_detail, kid, not_found};
 use super::{AppError, AppState, reach};
-use crate::store::decisions;
 use crate::store::keys::{self, Among, KeyRecord, NameState};
+use crate::store::{StoreError, decisions};
 use crate::token::caller::Caller;
 
 const DAY: i64 = 86_400;
 
+/// A step in a name's life.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Delete { now: i64, purge_at: i64 },
+    Recover,
+    Purge,
+}
+
+impl Turn {
+    fn operation(self) -> &'static str {
+        match self {
+            Turn::Delete { .. } => "delete",
+            Turn::Recover => "recover",
+            Turn::Purge => "purge",
+        }
+    }
+
+    /// Where the name is before.
+    fn among(self) -> Among {
+        match self {
+            Turn::Delete { .. } => Among::Live,
+            Turn::Recover | Turn::Purge => Among::Deleted,
+        }
+    }
+
+    async fn apply(self, connection: &mut SqliteConnection, name: &str) -> Result<(), StoreError> {
+        match self {
+            Turn::Delete { now, purge_at } => {
+                keys::set_deleted(connection, name, Some((now, purge_at))).await
+            }
+            Turn::Recover => keys::set_deleted(connection, name, None).await,
+            Turn::Purge => keys::purge(connection, name).await.map(|_| ()),
+        }
+    }
+}
+
 impl AppState {
     /// `DELETE /keys/{name}`
     pub async fn delete_key(&self, caller: &Caller, name: &str) -> Result<DeletedKeyBundle, AppError> {
-        let key = KeyRef { name: name.to_owned(), version: None };
-        let record = self.record(&key).await?;
         let now = self.now();
         let purge_at = now + i64::from(self.recovery.days) * DAY;
-        let event = self.key_event(caller, "delete", &record);
-        let bundle = self.bundle(&record);
-        let deletion = self.deletion_of(&record.name, now, purge_at);
         reach("before deleting a key");
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                if keys::name_state(&mut *connection, &record.name).await? != NameState::Live {
-                    return Ok(Err(not_found(&key)));
-                }
-                keys::set_deleted(connection, &record.name, Some((now, purge_at))).await?;
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
-            })
-        });
-        written.await?.into_inner()?;
+        let turned = self.turn(caller, name, Turn::Delete { now, purge_at }).await?;
         reach("after deleting a key");
-        Ok(DeletedKeyBundle { bundle, deletion })
+        let key = KeyRef { name: name.to_owned(), version: None };
+        let record = turned.ok_or_else(|| not_found(&key))?;
+        let deletion = self.deletion_of(&record.name, now, purge_at);
+        Ok(DeletedKeyBundle { bundle: self.bundle(&record), deletion })
     }
 
     /// `GET /deletedkeys/{name}`
@@ -54,44 +80,39 @@ impl AppState {
 
     /// `POST /deletedkeys/{name}/recover`
     pub async fn recover_key(&self, caller: &Caller, name: &str) -> Result<KeyBundle, AppError> {
-        let record = self.deleted_record(name).await?;
-        let event = self.key_event(caller, "recover", &record);
-        let bundle = self.bundle(&record);
-        let written = self.store.write(move |connection| {
-            Box::pin(async move {
-                if !matches!(
-                    keys::name_state(&mut *connection, &record.name).await?,
-                    NameState::Deleted { .. }
-                ) {
-                    return Ok(Err(AppError::KeyNotFound(record.name)));
-                }
-                keys::set_deleted(connection, &record.name, None).await?;
-                decisions::append(connection, event).await?;
-                Ok(Ok(()))
-            })
-        });
-        written.await?.into_inner()?;
-        Ok(bundle)
+        let turned = self.turn(caller, name, Turn::Recover).await?;
+        let record = turned.ok_or_else(|| AppError::KeyNotFound(name.to_owned()))?;
+        Ok(self.bundle(&record))
     }
 
     /// `DELETE /deletedkeys/{name}`: the key is gone for good.
     pub async fn purge_key(&self, caller: &Caller, name: &str) -> Result<(), AppError> {
-        let record = self.deleted_record(name).await?;
         if self.recovery.purge_protection {
+            let record = self.deleted_record(name).await?;
             let detail = json!({"caller": caller.id(), "operation": "purge"});
             return Err(self.refuse(&self.kid(&record), purge_protected(), detail).await);
         }
-        let event = self.key_event(caller, "purge", &record);
+        let turned = self.turn(caller, name, Turn::Purge).await?;
+        turned.map(|_| ()).ok_or_else(|| AppError::KeyNotFound(name.to_owned()))
+    }
+
+    /// Turns a name's life and records it, all in one transaction: what is answered and logged is the key that was
+    /// turned, however many others rotate, delete and recover the name at that moment. `None` if there is none to turn.
+    async fn turn(&self, caller: &Caller, name: &str, turn: Turn) -> Result<Option<KeyRecord>, AppError> {
+        let mut event = self.event(Decision::KeyChanged, "", None, Value::Null);
+        let (name, caller, base_url) = (name.to_owned(), caller.id().to_owned(), self.base_url.clone());
         let written = self.store.write(move |connection| {
             Box::pin(async move {
-                if !keys::purge(connection, &record.name).await? {
-                    return Ok(Err(AppError::KeyNotFound(record.name)));
-                }
+                let found = keys::find(&mut *connection, turn.among(), &name, None).await?;
+                let Some(record) = found else { return Ok(None) };
+                turn.apply(connection, &record.name).await?;
+                event.subject = kid(&base_url, &record);
+                event.detail = key_detail(Some(&caller), turn.operation(), &record);
                 decisions::append(connection, event).await?;
-                Ok(Ok(()))
+                Ok(Some(record))
             })
         });
-        written.await?.into_inner()
+        Ok(written.await?.into_inner())
     }
 
     async fn deleted_record(&self, name: &str) -> Result<KeyRecord, AppError> {

@@ -188,7 +188,7 @@ impl AppState {
 
     /// The key's id: its URL with the version.
     pub(super) fn kid(&self, record: &KeyRecord) -> String {
-        format!("{}/keys/{}/{}", self.base_url, record.name, record.version)
+        kid(&self.base_url, record)
     }
 
     /// The public form of a record.
@@ -233,6 +233,11 @@ pub(crate) fn checked_import(
 /// The key of an import. Takes some milliseconds for RSA; call it where blocking is allowed.
 pub(crate) fn read_key(family: Family, key: &PrivateJwk) -> Result<Material, AppError> {
     import::import(family, key).map_err(|bad| AppError::bad(format!("key.{}", bad.member), bad.reason))
+}
+
+/// The id of a record in the vault at `base_url`.
+pub(super) fn kid(base_url: &str, record: &KeyRecord) -> String {
+    format!("{base_url}/keys/{}/{}", record.name, record.version)
 }
 
 /// The public part; a symmetric key has none.

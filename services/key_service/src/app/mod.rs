@@ -7,6 +7,7 @@ pub mod error;
 pub mod generation;
 pub mod keys;
 pub mod operate;
+pub(crate) mod quoted;
 pub mod random;
 mod readiness;
 pub mod release;

@@ -10,7 +10,7 @@ use public_api::key_operations::{KeyOperationParameters, KeyOperationResult};
 use serde_json::json;
 
 use super::keys::KeyRef;
-use super::{AppError, AppState};
+use super::{AppError, AppState, quoted};
 use crate::crypto::error::CryptoError;
 use crate::crypto::kind::PublicKey;
 use crate::crypto::oct::{self, BLOCK, CbcPadding, GCM_IV, GCM_TAG, OctBits};
@@ -108,8 +108,9 @@ impl Algorithm {
         };
         Self::from_name(name).filter(fits).ok_or_else(|| {
             let (expected, operation) = (expected(key, wraps), operation.route());
+            let name = quoted::text(name);
             let text =
-                format!("{name:?} is no algorithm of {operation} with this key; expected one of {expected}");
+                format!("{name} is no algorithm of {operation} with this key; expected one of {expected}");
             AppError::bad("alg", text)
         })
     }

@@ -98,7 +98,10 @@ impl AppState {
         let wrapped = self.wrapped(&record, &grant, enc)?;
         let payload = self.payload(&record, &wrapped, enc, parameters.nonce, api_version);
         reach("before recording a release");
-        let recorded = self.record_release(record, grant, &facts).await?.map_err(AppError::Denied)?;
+        let recorded = self
+            .record_release(record, key.version.clone(), grant, &facts)
+            .await?
+            .map_err(AppError::Denied)?;
         reach("after recording a release");
         Ok(KeyReleaseResult { value: self.signer.sign(&payload, &recorded) })
     }
@@ -190,6 +193,7 @@ impl AppState {
     async fn record_release(
         &self,
         record: KeyRecord,
+        version: Option<String>,
         grant: Grant,
         facts: &Facts,
     ) -> Result<Result<Committed<u64>, Refusal>, StoreError> {
@@ -197,7 +201,7 @@ impl AppState {
         let now = self.now();
         let committed = self.store.write(move |connection| {
             Box::pin(async move {
-                let verdict = settle(connection, &record, &grant, now).await?;
+                let verdict = settle(connection, (&record, version.as_deref()), &grant, now).await?;
                 if let Err(denial) = &verdict {
                     event.decision = Decision::Refused;
                     event.denial = Some(denial.as_ref().clone());
@@ -213,11 +217,12 @@ impl AppState {
 /// The part of the decision that needs the database, in its transaction.
 async fn settle(
     connection: &mut SqliteConnection,
-    record: &KeyRecord,
+    (record, version): (&KeyRecord, Option<&str>),
     grant: &Grant,
     now: i64,
 ) -> Result<Result<(), Refusal>, StoreError> {
-    let current = keys::find(&mut *connection, Among::Live, &record.name, Some(&record.version)).await?;
+    // Without a version the newest is asked for, and that may be another by now.
+    let current = keys::find(&mut *connection, Among::Live, &record.name, version).await?;
     if let Err(denial) = unchanged(record, current.as_ref()) {
         return Ok(Err(denial));
     }

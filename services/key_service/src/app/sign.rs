@@ -7,7 +7,7 @@ use public_api::key_operations::{
 
 use super::keys::KeyRef;
 use super::operate::{Operation, operation_error};
-use super::{AppError, AppState};
+use super::{AppError, AppState, quoted};
 use crate::crypto::kind::PublicKey;
 use crate::crypto::sign::{self, SignatureAlgorithm};
 use crate::token::caller::Caller;
@@ -48,8 +48,8 @@ impl AppState {
 
 fn algorithm(name: &str, key: &PublicKey) -> Result<SignatureAlgorithm, AppError> {
     SignatureAlgorithm::from_name(name).filter(|algorithm| algorithm.fits(key)).ok_or_else(|| {
-        let names = SignatureAlgorithm::NAMES;
-        AppError::bad("alg", format!("{name:?} is no algorithm of this key; there are {names}"))
+        let (name, names) = (quoted::text(name), SignatureAlgorithm::NAMES);
+        AppError::bad("alg", format!("{name} is no algorithm of this key; there are {names}"))
     })
 }
 

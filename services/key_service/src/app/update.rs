@@ -15,7 +15,8 @@ const UPDATE_ATTEMPTS: u32 = 8;
 impl AppState {
     /// `PATCH /keys/{name}[/{version}]`
     ///
-    /// A change that another one overtook is made again on what the other left, so that none undoes another.
+    /// A change that another one overtook is made again on what the other left, so that none undoes another. Without a
+    /// version it is made on the newest: a key that is being disabled while it is rotated does not stay enabled.
     pub async fn update_key(
         &self,
         caller: &Caller,
@@ -44,8 +45,12 @@ impl AppState {
         if policy_changes {
             event.decision = Decision::PolicyChanged;
         }
+        let newest_is_meant = key.version.is_none();
         let written = self.store.write(move |connection| {
             Box::pin(async move {
+                if newest_is_meant && !keys::is_newest(&mut *connection, &record).await? {
+                    return Ok(false);
+                }
                 let written = keys::update(connection, &record).await?;
                 if written {
                     decisions::append(connection, event).await?;

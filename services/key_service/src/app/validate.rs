@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use policy::release::ReleasePolicy;
 use public_api::keys::{KeyAttributes, KeyCreateParameters, KeyReleasePolicy};
 
-use super::AppError;
+use super::{AppError, quoted};
 use crate::crypto::ec::Curve;
 use crate::crypto::kind::{Family, KeySpec, KeyType};
 use crate::crypto::oct::OctBits;
@@ -91,8 +91,8 @@ pub fn properties(wanted: Wanted<'_>, releasable: bool) -> Result<Properties, Ap
 
 fn key_type(target: &str, kty: &str) -> Result<KeyType, AppError> {
     KeyType::from_name(kty).ok_or_else(|| {
-        let names = KeyType::NAMES;
-        AppError::bad(target, format!("keys of type {kty:?} are not supported; expected one of {names}"))
+        let (kty, names) = (quoted::text(kty), KeyType::NAMES);
+        AppError::bad(target, format!("keys of type {kty} are not supported; expected one of {names}"))
     })
 }
 
@@ -131,7 +131,8 @@ fn spec(family: Family, parameters: &KeyCreateParameters) -> Result<KeySpec, App
         }
         Family::Ec => {
             let name = parameters.crv.as_deref().unwrap_or(DEFAULT_CURVE);
-            let expected = || format!("{name:?} is not supported; expected one of {}", Curve::NAMES);
+            let expected =
+                || format!("{} is not supported; expected one of {}", quoted::text(name), Curve::NAMES);
             Curve::from_name(name).map(KeySpec::Ec).ok_or_else(|| AppError::bad("crv", expected()))
         }
     }
@@ -145,10 +146,10 @@ fn size(bits: u32, expected: &str) -> AppError {
 pub fn key_ops(family: Family, wanted: &[String]) -> Result<Vec<String>, AppError> {
     let possible = family.operations();
     if let Some(other) = wanted.iter().find(|op| !possible.contains(&op.as_str())) {
-        let possible = possible.join(", ");
+        let (other, possible) = (quoted::text(other), possible.join(", "));
         return Err(AppError::bad(
             "key_ops",
-            format!("{other:?} is no operation of a key of this type; expected some of {possible}"),
+            format!("{other} is no operation of a key of this type; expected some of {possible}"),
         ));
     }
     let named = |op: &&&str| wanted.is_empty() || wanted.iter().any(|named| named == **op);

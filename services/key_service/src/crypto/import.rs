@@ -153,8 +153,9 @@ fn works(private: &PrivateKey, public: PublicParts) -> Imported {
 
 fn curve(jwk: &PrivateJwk) -> Imported {
     let name = jwk.crv.as_deref().ok_or_else(|| bad("crv", "a key of an elliptic curve needs crv"))?;
-    let curve = Curve::from_name(name)
-        .ok_or_else(|| bad("crv", format!("{name:?} is not supported; expected one of {}", Curve::NAMES)))?;
+    let curve = Curve::from_name(name).ok_or_else(|| {
+        bad("crv", format!("this curve is not supported; expected one of {}", Curve::NAMES))
+    })?;
     let (d, x, y) =
         (member(jwk.d.as_ref(), "d")?, member(jwk.x.as_ref(), "x")?, member(jwk.y.as_ref(), "y")?);
     let (private, public) = ec::import(curve, d, x, y)

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::app::AppError;
 use crate::app::keys::KeyRef;
+use crate::app::{AppError, quoted};
 
 const PAGE: u32 = 25;
 /// Members of nested objects, whose types are shared with answers and therefore lenient when they are read.
@@ -139,8 +139,10 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
 /// The same for types that refuse unknown fields at every depth by themselves.
 pub fn parse_strict<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AppError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| AppError::bad(target(&error.path().to_string()), error.inner().to_string()))?;
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let message = quoted::message(&error.inner().to_string());
+        AppError::bad(target(&error.path().to_string()), message)
+    })?;
     deserializer.end().map_err(|error| AppError::bad("body", error.to_string()))?;
     Ok(value)
 }
@@ -163,8 +165,8 @@ struct Nested {
 }
 
 fn unknown_members(bytes: &[u8]) -> Result<(), AppError> {
-    let nested: Nested =
-        serde_json::from_slice(bytes).map_err(|error| AppError::bad("body", error.to_string()))?;
+    let nested: Nested = serde_json::from_slice(bytes)
+        .map_err(|error| AppError::bad("body", quoted::message(&error.to_string())))?;
     for ((outer, known), members) in NESTED.into_iter().zip([nested.attributes, nested.release_policy]) {
         let members = members.iter().flatten();
         if let Some((name, _)) = members.into_iter().find(|(name, _)| !known.contains(&name.as_str())) {

@@ -115,6 +115,18 @@ pub async fn find(
     row.as_ref().map(record).transpose()
 }
 
+/// Whether this is the newest version of a live name.
+pub async fn is_newest(executor: impl SqliteExecutor<'_>, key: &KeyRecord) -> Result<bool, StoreError> {
+    let newest: Option<String> = sqlx::query_scalar(
+        "SELECT v.version FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name = ? AND k.deleted IS NULL ORDER BY v.number DESC LIMIT 1",
+    )
+    .bind(&key.name)
+    .fetch_optional(executor)
+    .await?;
+    Ok(newest.as_ref() == Some(&key.version))
+}
+
 /// The newest version of up to `limit` keys whose names follow `after`, by name.
 pub async fn newest(
     executor: impl SqliteExecutor<'_>,

@@ -15,9 +15,9 @@ use crate::support::vault::{
 
 /// A running service; killed when dropped.
 pub struct Service {
-    child: Child,
+    pub child: Child,
     pub url: String,
-    client: reqwest::Client,
+    pub client: reqwest::Client,
 }
 
 impl Drop for Service {
@@ -56,12 +56,19 @@ fn program(config: &Path) -> Command {
 }
 
 pub async fn start(folder: &Folder) -> Service {
+    start_with(folder, |_| ()).await
+}
+
+/// Starts the program after a change of how it is called.
+pub async fn start_with(folder: &Folder, change: impl FnOnce(&mut Command)) -> Service {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = folder.dir.path();
     let ca = certificates(dir);
     std::fs::write(dir.join("ca.pem"), &ca).unwrap();
     let port = free_port();
-    let child = program(&configured(folder, port)).spawn().unwrap();
+    let mut command = program(&configured(folder, port));
+    change(&mut command);
+    let child = command.spawn().unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes()).unwrap()])
         .no_proxy()

@@ -7,6 +7,7 @@ mod binary;
 mod clients;
 mod database_copy;
 mod generations;
+mod histories;
 mod http;
 mod import;
 mod keys;
