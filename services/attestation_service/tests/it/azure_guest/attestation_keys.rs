@@ -1,7 +1,7 @@
 //! Certificates for attestation keys: who gets one, and what is in it.
 
 use axum::http::StatusCode;
-use public_api::encoding::{from_base64_any, to_base64, to_base64url};
+use public_api::encoding::{from_base64_any, to_base64url};
 use serde_json::{Value, json};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
