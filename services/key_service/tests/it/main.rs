@@ -13,6 +13,7 @@ mod keys;
 mod log;
 mod migration;
 mod operations;
+mod planted;
 mod refusals;
 mod release;
 mod rotation;
