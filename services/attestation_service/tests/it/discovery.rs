@@ -44,7 +44,13 @@ async fn health_shows_what_is_trusted() {
             "amd",
             "development"
           ],
-          "version": "0.1.0"
+          "version": "0.1.0",
+          "vlekRevocationLists": {
+            "AMD Genoa": null,
+            "AMD Milan": null,
+            "AMD Turin": null,
+            "development root OUR-ROOT": null
+          }
         }"#]]
     .assert_eq(&text);
     let lab = Lab::with(|config| config.allow_development_roots = false).await;

@@ -14,11 +14,8 @@ mod keys;
 mod log;
 mod migration;
 mod operations;
-<<<<<<< HEAD
 mod operator;
-=======
 mod planted;
->>>>>>> f7c61109cf2446629311b91a570b62621d77490d
 mod refusals;
 mod release;
 mod rotation;
