@@ -28,7 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Verify an evidence bundle offline and print the result, claim by claim, as JSON.
-    Verify(VerifyArguments),
+    Verify(Box<VerifyArguments>),
     /// Sign a table of minimum patch levels and print it as a compact JWS.
     SignMinimumTcb(SignMinimumTcb),
 }
