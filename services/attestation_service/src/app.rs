@@ -11,6 +11,7 @@ pub mod appraise;
 pub mod attest;
 pub mod azure_guest;
 pub mod boot_reference;
+mod bound_data;
 pub mod claims;
 pub mod collateral;
 pub mod counts;

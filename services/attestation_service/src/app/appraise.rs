@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use aws_lc_rs::digest;
 use policy::language::TokenProperties;
 use public_api::Denial;
 use public_api::attestation::{BootChainClaim, CLAIM_PRODUCT, CLAIM_REFERENCE, Claims};
@@ -12,12 +11,13 @@ use snp::{
 };
 
 use super::boot_reference::{self, BootReferences};
+use super::bound_data::{check_host_data, check_report_data};
 use super::claims::{self, NonceSource};
 use super::minimum_tcb::TcbFloor;
 use super::platform_policy::{Circumstances, PlatformPolicy, incoming};
 use super::provider::in_force::InForce;
 use super::reference::{References, one_of};
-use super::request::{Attached, Evidence};
+use super::request::Evidence;
 use super::signed_document::PinnedKeys;
 use crate::config::{Config, ConfigError, ReferenceConfig, read};
 
@@ -423,47 +423,6 @@ impl Appraiser {
     }
 }
 
-fn check_report_data(report_data: &[u8; 64], runtime: &Attached) -> Result<(), Box<Denial>> {
-    let (bound, rest) = report_data.split_at(32);
-    let expected = sha256(&runtime.bytes);
-    if bound != expected {
-        return Err(refusal(
-            "RuntimeDataNotBound",
-            "x-ms-sevsnpvm-reportdata",
-            format!("{} (SHA-256 of the runtime data) in the first half", hex::encode(expected)),
-            hex::encode(bound),
-            "runtime data counts only if the report's REPORT_DATA holds its hash",
-            "send the runtime data byte for byte as they were hashed for the report, with the report that was made for them",
-        ));
-    }
-    if rest.iter().any(|byte| *byte != 0) {
-        return Err(refusal(
-            "ReportDataNotZeroFilled",
-            "x-ms-sevsnpvm-reportdata",
-            "zeros in the second half".to_owned(),
-            hex::encode(rest),
-            "REPORT_DATA holds the SHA-256 of the runtime data and then zeros",
-            "ask for a report whose REPORT_DATA is the hash followed by 32 zero bytes",
-        ));
-    }
-    Ok(())
-}
-
-fn check_host_data(host_data: &[u8; 32], init_time: &Attached) -> Result<(), Box<Denial>> {
-    let expected = sha256(&init_time.bytes);
-    if *host_data == expected {
-        return Ok(());
-    }
-    Err(refusal(
-        "InitTimeDataNotBound",
-        "x-ms-sevsnpvm-hostdata",
-        format!("{} (SHA-256 of the init-time data)", hex::encode(expected)),
-        hex::encode(host_data),
-        "init-time data counts only if the report's HOST_DATA is its hash",
-        "send the init-time data byte for byte as the VM was launched with them",
-    ))
-}
-
 fn refusal(
     code: &str,
     claim: &str,
@@ -473,10 +432,6 @@ fn refusal(
     remedy: &str,
 ) -> Box<Denial> {
     Box::new(Denial::new(code, claim, expected, actual, rule, remedy))
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn explained(explanation: Explanation) -> Box<Denial> {
