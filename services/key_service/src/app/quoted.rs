@@ -9,21 +9,26 @@ pub fn text(text: &str) -> String {
     if text.len() <= LONGEST { format!("{text:?}") } else { format!("a text of {} bytes", text.len()) }
 }
 
-/// The message of a JSON error, which quotes the string that it did not expect.
+/// How a JSON error quotes the text that it did not expect, and what it says in place of a long one.
+const QUOTES: [(&str, &str, &str); 2] =
+    [("string \"", "\", expected ", "a long string"), ("variant `", "`, expected ", "variant")];
+
+/// The message of a JSON error, without a long text that it quotes.
 pub fn message(message: &str) -> String {
-    const BEFORE: &str = "string \"";
-    const AFTER: &str = "\", expected ";
-    let quoted = message.find(BEFORE).zip(message.rfind(AFTER));
-    match quoted
-        .map(|(start, end)| (&message[..start], message.get(start + BEFORE.len()..end), &message[end + 1..]))
-    {
-        Some((before, Some(long), after)) if long.len() > LONGEST => format!("{before}a long string{after}"),
-        _ => message.to_owned(),
-    }
+    let shortened = QUOTES.iter().find_map(|quote| without(message, *quote));
+    shortened.unwrap_or_else(|| message.to_owned())
+}
+
+fn without(message: &str, (before, after, instead): (&str, &str, &str)) -> Option<String> {
+    let (start, end) = (message.find(before)?, message.rfind(after)?);
+    let long = message.get(start + before.len()..end)?.len() > LONGEST;
+    long.then(|| format!("{}{instead}{}", &message[..start], &message[end + 1..]))
 }
 
 #[cfg(test)]
 mod tests {
+    use public_api::keys::KeyEncryption;
+
     use super::*;
 
     #[test]
@@ -36,5 +41,10 @@ mod tests {
             assert_eq!(message(&error(&long)), "invalid type: a long string, expected u32");
         }
         assert_eq!(message("missing field `kty`"), "missing field `kty`");
+        let error =
+            |value: &str| serde_json::from_value::<KeyEncryption>(value.into()).unwrap_err().to_string();
+        assert_eq!(message(&error("RSA")), error("RSA"));
+        let told = message(&error(&"a".repeat(17)));
+        assert!(told.starts_with("unknown variant, expected one of `CKM_RSA_AES_KEY_WRAP`"), "{told}");
     }
 }
