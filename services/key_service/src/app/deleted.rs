@@ -112,7 +112,11 @@ impl AppState {
                 Ok(Some(record))
             })
         });
-        Ok(written.await?.into_inner())
+        let turned = written.await?.into_inner();
+        if let Some(record) = &turned {
+            self.opened_keys.forget(&record.name);
+        }
+        Ok(turned)
     }
 
     async fn deleted_record(&self, name: &str) -> Result<KeyRecord, AppError> {

@@ -6,6 +6,7 @@ mod deleted;
 pub mod error;
 pub mod generation;
 pub mod keys;
+pub mod opened;
 pub mod operate;
 pub(crate) mod quoted;
 pub mod random;

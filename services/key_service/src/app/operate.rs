@@ -147,50 +147,51 @@ impl AppState {
                 return Ok(KeyOperationResult { kid, value, ..KeyOperationResult::default() });
             }
             (Algorithm::Rsa(padding), _) => {
-                let private = self.open_key(&record)?;
-                let work = move || rsa::decrypt(&private, padding, &parameters.value);
+                let private = self.opened_key(&record).await?;
+                let work = move || private.rsa()?.decrypt(padding, &parameters.value);
                 let value = tokio::task::spawn_blocking(work).await?.map_err(operation_error)?;
                 KeyOperationResult { value: value.to_vec(), ..KeyOperationResult::default() }
             }
-            _ => self.symmetric(&record, algorithm, operation, parameters)?,
+            _ => self.symmetric(&record, algorithm, operation, parameters).await?,
         };
         self.record_use(caller, &kid, operation, &alg).await?;
         Ok(KeyOperationResult { kid, ..result })
     }
 
-    fn symmetric(
+    async fn symmetric(
         &self,
         record: &KeyRecord,
         algorithm: Algorithm,
         operation: Operation,
         parameters: KeyOperationParameters,
     ) -> Result<KeyOperationResult, AppError> {
-        let private = self.open_key(record)?;
+        let key = self.opened_key(record).await?;
+        let private = key.oct().map_err(operation_error)?;
         let KeyOperationParameters { value, iv, aad, tag, .. } = parameters;
         let (iv_bytes, aad_bytes) = (iv.as_deref().unwrap_or_default(), aad.as_deref().unwrap_or_default());
         let plain = |value: Vec<u8>| KeyOperationResult { value, ..KeyOperationResult::default() };
         let outcome = match (algorithm, operation.encrypts()) {
             (Algorithm::Gcm(bits), true) => {
-                oct::gcm_encrypt(&private, bits, &value, aad_bytes).map(|output| {
+                oct::gcm_encrypt(private, bits, &value, aad_bytes).map(|output| {
                     let (iv, tag) = (Some(output.iv), Some(output.tag));
                     KeyOperationResult { iv, tag, aad, ..plain(output.value) }
                 })
             }
             (Algorithm::Gcm(bits), false) => {
                 let tag = tag.as_deref().unwrap_or_default();
-                oct::gcm_decrypt(&private, bits, &value, (iv_bytes, tag, aad_bytes))
+                oct::gcm_decrypt(private, bits, &value, (iv_bytes, tag, aad_bytes))
                     .map(|value| plain(value.to_vec()))
             }
             (Algorithm::Cbc(bits, padding), true) => {
-                oct::cbc_encrypt(&private, bits, padding, &value, iv_bytes)
+                oct::cbc_encrypt(private, bits, padding, &value, iv_bytes)
                     .map(|value| KeyOperationResult { iv, ..plain(value) })
             }
             (Algorithm::Cbc(bits, padding), false) => {
-                oct::cbc_decrypt(&private, bits, padding, &value, iv_bytes).map(|value| plain(value.to_vec()))
+                oct::cbc_decrypt(private, bits, padding, &value, iv_bytes).map(|value| plain(value.to_vec()))
             }
-            (Algorithm::KeyWrap(bits), true) => oct::wrap(&private, bits, &value).map(plain),
+            (Algorithm::KeyWrap(bits), true) => oct::wrap(private, bits, &value).map(plain),
             (Algorithm::KeyWrap(bits), false) => {
-                oct::unwrap(&private, bits, &value).map(|value| plain(value.to_vec()))
+                oct::unwrap(private, bits, &value).map(|value| plain(value.to_vec()))
             }
             (Algorithm::Rsa(_), _) => Err(CryptoError::Value),
         };

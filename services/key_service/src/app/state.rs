@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::AppError;
 use super::counts::Counts;
+use super::opened::OpenedKeys;
 use crate::config::{Config, ConfigError, RecoveryConfig};
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::{MasterKey, MasterKeyError};
@@ -83,6 +84,7 @@ pub struct AppState {
     pub(crate) master: MasterKey,
     pub(crate) signer: Signer,
     pub(crate) ready_keys: ReadyKeys,
+    pub(crate) opened_keys: OpenedKeys,
     pub(crate) callers: Callers,
     pub(crate) authorities: Authorities,
     pub(crate) gate: Arc<Gate>,
@@ -119,6 +121,7 @@ impl AppState {
             master,
             signer,
             ready_keys: ReadyKeys::default(),
+            opened_keys: OpenedKeys::default(),
             callers: Callers::new(
                 Issuer::new(&callers.issuer, Jwks::new(&callers.source()?)?),
                 &callers.audience,

@@ -154,12 +154,27 @@ fn parts(curve: Curve, pair: &EcdsaKeyPair) -> Option<(PrivateKey, EcPoint)> {
     Some((PrivateKey::new(Zeroizing::new(pkcs8.as_ref().to_vec())), point))
 }
 
-/// Signs a digest.
-pub fn sign(key: &PrivateKey, curve: Curve, digest: &Digest) -> Result<Vec<u8>, CryptoError> {
-    let pair =
-        EcdsaKeyPair::from_pkcs8(curve.signing(), key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
-    let signature = pair.sign_digest(digest).map_err(|_| CryptoError::Value)?;
-    Ok(signature.as_ref().to_vec())
+/// A private key, read: ready for use.
+pub struct EcPrivate {
+    curve: Curve,
+    pair: EcdsaKeyPair,
+}
+
+impl EcPrivate {
+    /// Reads a key of this curve.
+    pub fn open(key: &PrivateKey, curve: Curve) -> Result<Self, CryptoError> {
+        let pair = EcdsaKeyPair::from_pkcs8(curve.signing(), key.as_bytes());
+        Ok(Self { curve, pair: pair.map_err(|_| CryptoError::PrivateKey)? })
+    }
+
+    /// Signs a digest, for which the curve must be this one.
+    pub fn sign(&self, curve: Curve, digest: &Digest) -> Result<Vec<u8>, CryptoError> {
+        if curve != self.curve {
+            return Err(CryptoError::Value);
+        }
+        let signature = self.pair.sign_digest(digest).map_err(|_| CryptoError::Value)?;
+        Ok(signature.as_ref().to_vec())
+    }
 }
 
 /// Whether a signature of a digest holds.
@@ -180,7 +195,7 @@ mod tests {
         for curve in CURVES {
             let (private, public) = generate(curve);
             let digest = digest::digest(curve.hash(), b"message");
-            let signature = sign(&private, curve, &digest).unwrap();
+            let signature = EcPrivate::open(&private, curve).unwrap().sign(curve, &digest).unwrap();
             assert_eq!(signature.len(), 2 * curve.coordinate_len());
             assert!(verify(&public, &digest, &signature));
             assert!(!verify(&public, &digest::digest(curve.hash(), b"other"), &signature));
@@ -216,7 +231,8 @@ mod tests {
         for scalar in [&[1][..], &padded] {
             let (private, public) = import(Curve::P256, scalar, &x, &y).unwrap();
             let digest = digest::digest(&SHA256, b"message");
-            assert!(verify(&public, &digest, &sign(&private, Curve::P256, &digest).unwrap()));
+            let private = EcPrivate::open(&private, Curve::P256).unwrap();
+            assert!(verify(&public, &digest, &private.sign(Curve::P256, &digest).unwrap()));
         }
     }
 }

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use super::ec::{self, Curve};
 use super::kind::{Family, PublicKey};
 use super::oct::OctBits;
-use super::rsa::{Bits, PublicParts};
+use super::opened::OpenedKey;
+use super::rsa::{Bits, PublicParts, RsaPrivate};
 use super::seal::PrivateKey;
 use super::sign::{self, Sha2, SignatureAlgorithm};
 
@@ -107,7 +108,7 @@ fn rsa(jwk: &PrivateJwk) -> Imported {
         .map_err(|_| bad("key", "the members of the RSA key do not belong together"))?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| bad("key", "the RSA key cannot be encoded"))?;
     let private = PrivateKey::new(Zeroizing::new(der.as_ref().to_vec()));
-    works(&private, public)
+    works(private, public)
 }
 
 /// NIST SP 800-56B section 6.2: an exponent of less than 17 bits is weak. One of more than 32 bits is not usual anywhere.
@@ -136,19 +137,21 @@ fn primes(modulus_len: usize, d: &[u8], p: &[u8], q: &[u8]) -> Result<(), BadKey
 
 /// Signs random digests and verifies them. For factors that are no primes this fails (it is a Fermat test to random
 /// bases), which the library's check of the key's equations does not see.
-fn works(private: &PrivateKey, public: PublicParts) -> Imported {
+fn works(private: PrivateKey, public: PublicParts) -> Imported {
     let public = PublicKey::Rsa(public);
+    let opened = RsaPrivate::open(&private).map(OpenedKey::Rsa);
+    let opened = opened.map_err(|_| bad("key", "the members of the RSA key do not belong together"))?;
     let algorithm = SignatureAlgorithm::Pss(Sha2::Sha256);
     for _ in 0..2 {
         let mut digest = [0; 32];
         rand::fill(&mut digest).expect("the system has random numbers");
-        let signature = sign::sign(private, algorithm, &digest);
+        let signature = sign::sign(&opened, algorithm, &digest);
         let holds = signature.and_then(|signature| sign::verify(&public, algorithm, &digest, &signature));
         if holds != Ok(true) {
             return Err(bad("p", "the factors of the modulus are not prime"));
         }
     }
-    Ok((PrivateKey::new(Zeroizing::new(private.as_bytes().to_vec())), public))
+    Ok((private, public))
 }
 
 fn curve(jwk: &PrivateJwk) -> Imported {

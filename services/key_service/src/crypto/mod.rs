@@ -6,6 +6,7 @@ pub mod error;
 pub mod import;
 pub mod kind;
 pub mod oct;
+pub mod opened;
 pub mod ready;
 pub mod rsa;
 pub mod seal;

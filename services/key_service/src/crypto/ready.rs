@@ -72,7 +72,7 @@ fn fill(sender: &SyncSender<Pair>, count: &AtomicU32) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rsa::{RsaPadding, decrypt, encrypt};
+    use super::super::rsa::{RsaPadding, RsaPrivate, encrypt};
     use super::*;
 
     #[test]
@@ -87,7 +87,8 @@ mod tests {
             };
             assert_eq!(public.bits(), 3072);
             let wrapped = encrypt(&public, RsaPadding::Oaep256, b"x").expect("wrapped");
-            let plain = decrypt(&private, RsaPadding::Oaep256, &wrapped).expect("its own private key");
+            let private = RsaPrivate::open(&private).expect("a key");
+            let plain = private.decrypt(RsaPadding::Oaep256, &wrapped).expect("its own private key");
             assert_eq!(plain.as_slice(), b"x");
             assert!(!moduli.contains(&public.modulus), "a key was given out twice");
             moduli.push(public.modulus);

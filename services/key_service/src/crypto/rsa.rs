@@ -1,12 +1,14 @@
-//! RSA keys: making them, encrypting to them and decrypting with them (RFC 8017 section 7). Signatures are in [`super::sign`].
+//! RSA keys: making them, encrypting to them, decrypting and signing with them (RFC 8017 sections 7 and 8). Names and
+//! verification of signatures are in [`super::sign`].
 
+use aws_lc_rs::digest::Digest;
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{
     KeyPair, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey,
     OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey, Pkcs1PublicEncryptingKey, PrivateDecryptingKey,
     PublicEncryptingKey, PublicKeyComponents,
 };
-use aws_lc_rs::signature::KeyPair as _;
+use aws_lc_rs::signature::{KeyPair as _, RsaSignatureEncoding};
 use zeroize::Zeroizing;
 
 use super::error::CryptoError;
@@ -127,21 +129,43 @@ pub fn encrypt(key: &PublicParts, padding: RsaPadding, value: &[u8]) -> Result<V
     Ok(output)
 }
 
-/// Decrypts with a stored key.
-pub fn decrypt(
-    key: &PrivateKey,
-    padding: RsaPadding,
-    value: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
-    let key = PrivateDecryptingKey::from_pkcs8(key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
-    let mut output = Zeroizing::new(vec![0; key.key_size_bytes()]);
-    let written = match padding.oaep() {
-        Some(oaep) => OaepPrivateDecryptingKey::new(key)
-            .and_then(|key| Ok(key.decrypt(oaep, value, &mut output, None)?.len())),
-        None => {
-            Pkcs1PrivateDecryptingKey::new(key).and_then(|key| Ok(key.decrypt(value, &mut output)?.len()))
-        }
-    };
-    output.truncate(written.map_err(|_| CryptoError::Value)?);
-    Ok(output)
+/// A private key, read and checked: ready for use.
+pub struct RsaPrivate {
+    pair: KeyPair,
+    oaep: OaepPrivateDecryptingKey,
+    pkcs1: Pkcs1PrivateDecryptingKey,
+}
+
+impl RsaPrivate {
+    /// Reads a key. The library checks its numbers, which takes longer than to use it once.
+    pub fn open(key: &PrivateKey) -> Result<Self, CryptoError> {
+        let pair = KeyPair::from_pkcs8(key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
+        let decrypting =
+            PrivateDecryptingKey::from_pkcs8(key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
+        let oaep = OaepPrivateDecryptingKey::new(decrypting.clone()).map_err(|_| CryptoError::PrivateKey)?;
+        let pkcs1 = Pkcs1PrivateDecryptingKey::new(decrypting).map_err(|_| CryptoError::PrivateKey)?;
+        Ok(Self { pair, oaep, pkcs1 })
+    }
+
+    /// Signs a digest.
+    pub fn sign(
+        &self,
+        encoding: &'static RsaSignatureEncoding,
+        digest: &Digest,
+    ) -> Result<Vec<u8>, CryptoError> {
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair.sign_digest(encoding, digest, &mut signature).map_err(|_| CryptoError::Value)?;
+        Ok(signature)
+    }
+
+    /// Decrypts.
+    pub fn decrypt(&self, padding: RsaPadding, value: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        let mut output = Zeroizing::new(vec![0; self.pair.public_modulus_len()]);
+        let written = match padding.oaep() {
+            Some(oaep) => self.oaep.decrypt(oaep, value, &mut output, None).map(|plain| plain.len()),
+            None => self.pkcs1.decrypt(value, &mut output).map(|plain| plain.len()),
+        };
+        output.truncate(written.map_err(|_| CryptoError::Value)?);
+        Ok(output)
+    }
 }

@@ -1,7 +1,7 @@
 //! `sign` and `verify` over digests (RFC 7518 section 3, RFC 8812 for ES256K).
 
 use aws_lc_rs::digest::{self, Digest, SHA256, SHA384, SHA512};
-use aws_lc_rs::rsa::{KeyPair, PublicKeyComponents};
+use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PKCS1_SHA256,
     RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
@@ -12,8 +12,8 @@ use aws_lc_rs::signature::{
 use super::ec::{self, Curve};
 use super::error::CryptoError;
 use super::kind::PublicKey;
+use super::opened::OpenedKey;
 use super::rsa::PublicParts;
-use super::seal::PrivateKey;
 
 /// SHA-2 by its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,17 +117,12 @@ impl Sha2 {
 }
 
 /// Signs a digest, which must have the algorithm's length.
-pub fn sign(key: &PrivateKey, algorithm: SignatureAlgorithm, digest: &[u8]) -> Result<Vec<u8>, CryptoError> {
+pub fn sign(key: &OpenedKey, algorithm: SignatureAlgorithm, digest: &[u8]) -> Result<Vec<u8>, CryptoError> {
     let digest = imported(algorithm, digest)?;
-    match (algorithm, algorithm.encoding()) {
-        (SignatureAlgorithm::Ecdsa(curve), _) => ec::sign(key, curve, &digest),
-        (_, Some(encoding)) => {
-            let pair = KeyPair::from_pkcs8(key.as_bytes()).map_err(|_| CryptoError::PrivateKey)?;
-            let mut signature = vec![0; pair.public_modulus_len()];
-            pair.sign_digest(encoding, &digest, &mut signature).map_err(|_| CryptoError::Value)?;
-            Ok(signature)
-        }
-        (_, None) => Err(CryptoError::Value),
+    match (key, algorithm, algorithm.encoding()) {
+        (OpenedKey::Ec(key), SignatureAlgorithm::Ecdsa(curve), _) => key.sign(curve, &digest),
+        (OpenedKey::Rsa(key), _, Some(encoding)) => key.sign(encoding, &digest),
+        _ => Err(CryptoError::Value),
     }
 }
 

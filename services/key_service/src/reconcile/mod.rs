@@ -1,4 +1,5 @@
 //! The loops beside the requests: what is due is done, and nothing waits for it.
 
+pub mod forget;
 pub mod prune;
 pub mod rotate;

@@ -39,8 +39,10 @@ pub async fn once(state: &AppState) -> Result<usize, StoreError> {
                 let subject = format!("{base_url}/keys/{name}");
                 decisions::append(connection, decisions::Event { subject, ..template.clone() }).await?;
             }
-            Ok(due.len())
+            Ok(due)
         })
     });
-    Ok(purged.await?.into_inner())
+    let purged = purged.await?.into_inner();
+    purged.iter().for_each(|name| state.opened_keys.forget(name));
+    Ok(purged.len())
 }
