@@ -1,6 +1,8 @@
 //! The configuration file (TOML): one struct, parsed once, unknown keys refused. An example is in the crate's
 //! documentation.
 
+mod master_key;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
+
+pub use master_key::{MasterKeyConfig, MasterKeySource, SHORTEST_PASSPHRASE, Secret};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -42,17 +46,6 @@ pub struct Config {
     /// Where spans are sent to.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
-}
-
-/// `[master_key]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MasterKeyConfig {
-    /// 64 hex characters, mode 0600.
-    pub file: PathBuf,
-    /// Make it if there is neither file nor database.
-    #[serde(default)]
-    pub create: bool,
 }
 
 /// `[recovery]`: what a vault promises about deleted keys. Neither is taken back once the vault was started with it.
@@ -185,7 +178,6 @@ impl Config {
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
-            ("master_key.file", &self.master_key.file),
         ];
         match paths.iter().find(|(_, path)| !path.is_absolute()) {
             Some((key, _)) => Err(value(key, "the path must be absolute")),

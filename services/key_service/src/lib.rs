@@ -76,10 +76,11 @@
 //!
 //! One SQLite file (WAL, `synchronous = FULL`). Each private key is sealed with AES-256-GCM under the master key, and
 //! bound to its name, version, type, exportability and release policy: who can write to the database but has no
-//! master key can neither exchange keys nor give one another policy. The master key lies in a file of its own (64 hex
-//! characters, mode 0600); a database knows its id and opens under no other. *Limit:* who can put the whole database
+//! master key can neither exchange keys nor give one another policy. The master key comes from one of five places
+//! (`[master_key]` below); a database knows its id and opens under no other. *Limit:* who can put the whole database
 //! back to an older state also puts generations and used tokens back; keep it where the host of the VMs cannot write.
-//! Two keys of 3072 bits are made ahead and wait in memory, never at rest; each is given out once.
+//! Two keys of 3072 bits are made ahead and wait in memory, never at rest; each is given out once. A key that is used
+//! stays opened in memory until nobody used it for five minutes, or it is deleted.
 //!
 //! # Configuration
 //!
@@ -94,8 +95,15 @@
 //! allow_development_roots = false
 //!
 //! [master_key]
-//! file = "/etc/casemate/keys-master.key"
-//! create = true                     # make it if there is neither file nor database
+//! file = "/etc/casemate/keys-master.key"   # 64 hex characters, mode 0600
+//! create = true                     # make it if there is neither key nor database
+//! # In place of `file` one of these four. The wrapped key lies in `wrapped_file`.
+//! # environment = "CASEMATE_KEYS_MASTER"   # the variable holds the hex characters
+//! # credential = "keys-master"             # systemd's LoadCredential= or LoadCredentialEncrypted=
+//! # passphrase_file = "/run/keys/passphrase"   # or passphrase_environment, passphrase_credential: Argon2id
+//! # tpm = "/dev/tpmrm0"                    # sealed to this machine's TPM ...
+//! # pcrs = [0, 7]                          # ... and, if given, to these PCRs of the SHA-256 bank
+//! # wrapped_file = "/etc/casemate/keys-master.wrapped"
 //!
 //! [recovery]                        # may be left out
 //! days = 90                         # 7 to 90; fixed at the first start
@@ -133,7 +141,8 @@
 //! # Commands
 //!
 //! `casemate-keys backup --config FILE --to FILE` copies the database while the service runs; `casemate-keys check
-//! --config FILE [--database FILE]` proves that a database is whole. See [`command`].
+//! --config FILE [--database FILE]` proves that a database is whole; `casemate-keys master-key --from FILE --to FILE` puts the
+//! master key where another configuration wants it. See [`command`].
 
 pub mod app;
 pub mod check;

@@ -14,8 +14,9 @@ use super::AppError;
 use super::counts::Counts;
 use super::opened::OpenedKeys;
 use crate::config::{Config, ConfigError, RecoveryConfig};
+use crate::crypto::master::MasterKeyError;
 use crate::crypto::ready::ReadyKeys;
-use crate::crypto::seal::{MasterKey, MasterKeyError};
+use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::{Signer, SignerError};
 use crate::http;
 use crate::store::decisions::{self, Event};
@@ -180,7 +181,7 @@ impl AppState {
 async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartError> {
     let recorded = meta::read(store.readers(), meta::MASTER_KEY_ID).await?;
     let recorded = recorded.map(|id| String::from_utf8_lossy(&id).into_owned());
-    let master = MasterKey::load(&config.master_key.file, config.master_key.create, recorded.as_deref())?;
+    let master = MasterKey::load(&config.master_key, recorded.as_deref())?;
     if recorded.is_none() {
         let id = master.id().as_str().as_bytes().to_vec();
         let record = store.write(move |connection| {

@@ -67,7 +67,7 @@ async fn prove(snapshot: &mut Snapshot, config: &Config) -> Result<(Value, Value
 async fn master_key(snapshot: &mut Snapshot, config: &Config) -> Result<MasterKey, CommandError> {
     let id = meta::read(&mut snapshot.connection, meta::MASTER_KEY_ID).await.map_err(refusals::of_store)?;
     let id = id.ok_or_else(refusals::never_used)?;
-    Ok(MasterKey::load(&config.master_key.file, false, Some(&String::from_utf8_lossy(&id)))?)
+    Ok(MasterKey::load(&config.master_key, Some(&String::from_utf8_lossy(&id)))?)
 }
 
 async fn signing_identity(snapshot: &mut Snapshot, master: &MasterKey) -> Result<(), CommandError> {

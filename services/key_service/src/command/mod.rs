@@ -1,8 +1,9 @@
-//! What `casemate-keys` does beside serving: copying the database while a service writes to it, and proving that a database
-//! is whole. Neither changes a database, takes the service's lock, or needs the service to run.
+//! What `casemate-keys` does beside serving: copying the database while a service writes to it, proving that a database
+//! is whole, and moving the master key. None changes a database, takes the service's lock, or needs the service to run.
 
 mod backup;
 mod check;
+mod master_key;
 mod refusals;
 
 use std::path::PathBuf;
@@ -13,11 +14,12 @@ use serde_json::Value;
 use token_verifier::Refusal;
 
 use crate::config::ConfigError;
-use crate::crypto::seal::MasterKeyError;
+use crate::crypto::master::MasterKeyError;
 use crate::store::StoreError;
 
 pub use backup::BackupArguments;
 pub use check::CheckArguments;
+pub use master_key::MasterKeyArguments;
 
 /// A command that ends by itself.
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,8 @@ pub enum Command {
     Backup(BackupArguments),
     /// Prove that the decision log is whole and that every stored key opens; say what was seen, as JSON.
     Check(CheckArguments),
+    /// Put the master key where another configuration wants it; say its id, as JSON.
+    MasterKey(MasterKeyArguments),
 }
 
 /// Why a command did not do what it was asked.
@@ -60,6 +64,7 @@ impl Command {
         let done = match self {
             Self::Backup(arguments) => arguments.run().await,
             Self::Check(arguments) => arguments.run().await,
+            Self::MasterKey(arguments) => arguments.run(),
         };
         match done {
             Ok(seen) => tell(&seen),

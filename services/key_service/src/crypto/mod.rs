@@ -5,6 +5,7 @@ pub mod ec;
 pub mod error;
 pub mod import;
 pub mod kind;
+pub mod master;
 pub mod oct;
 pub mod opened;
 pub mod ready;

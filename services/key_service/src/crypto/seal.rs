@@ -1,20 +1,17 @@
-//! Private keys at rest: AES-256-GCM under a master key that lies in a file of its own.
+//! Private keys at rest: AES-256-GCM under a master key that comes from elsewhere ([`super::master`]).
 //!
 //! The additional data binds a ciphertext to everything that decides about the key: its name, version and type,
 //! whether it is exportable, and its release policy. Who can write to the database but has no master key can therefore
 //! neither swap two keys nor give a key another policy.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use aws_lc_rs::{digest, rand};
 use zeroize::Zeroizing;
 
-const MASTER_KEY_LEN: usize = 32;
+use super::master::{self, MasterKeyError, RawKey};
+use crate::config::MasterKeyConfig;
+
 /// Label of the key that backups are encrypted under (HKDF's info), and their additional data.
 const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
@@ -93,54 +90,6 @@ impl MasterKeyId {
     }
 }
 
-/// What can be wrong with the master key's file.
-#[derive(Debug, thiserror::Error)]
-pub enum MasterKeyError {
-    /// There is no file, and the configuration does not ask to make one.
-    #[error("there is no master key at {0}; set `master_key.create = true` to make one")]
-    Missing(PathBuf),
-    /// There is a database but no master key for it.
-    #[error(
-        "there is no master key at {file}, but the database was sealed under master key {id}; restore that file"
-    )]
-    Lost {
-        /// Where it should be.
-        file: PathBuf,
-        /// Its id.
-        id: String,
-    },
-    /// The file holds another key.
-    #[error("{file} holds master key {found}, but the database was sealed under master key {expected}")]
-    Wrong {
-        /// The file.
-        file: PathBuf,
-        /// Id in the database.
-        expected: String,
-        /// Id of the file.
-        found: String,
-    },
-    /// Others may read or write the file.
-    #[error("the master key {file} has mode {mode:04o}; only its owner may read and write it (0600)")]
-    Permissions {
-        /// The file.
-        file: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// Not 64 hex characters.
-    #[error("the master key {0} is not 64 hexadecimal characters")]
-    Malformed(PathBuf),
-    /// The file cannot be read or written.
-    #[error("could not use the master key {file}")]
-    Io {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
 /// A sealed key that does not open: damaged, moved to another name, or its policy was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a stored key does not open: the database was changed or damaged")]
@@ -154,20 +103,13 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// Loads the key that a database was sealed under (`expected`), or for a new database loads or makes one.
-    pub fn load(file: &Path, create: bool, expected: Option<&str>) -> Result<Self, MasterKeyError> {
-        let key = match (read(file)?, expected) {
-            (Some(key), _) => key,
-            (None, Some(id)) => {
-                return Err(MasterKeyError::Lost { file: file.to_owned(), id: id.to_owned() });
-            }
-            (None, None) if create => make(file)?,
-            (None, None) => return Err(MasterKeyError::Missing(file.to_owned())),
-        };
+    /// Gets the key that a database was sealed under (`expected`), or for a new database gets or makes one.
+    pub fn load(config: &MasterKeyConfig, expected: Option<&str>) -> Result<Self, MasterKeyError> {
+        let key = master::obtain(config, expected)?;
         let found = id_of(&key);
         if let Some(expected) = expected.filter(|id| *id != found.as_str()) {
-            let expected = expected.to_owned();
-            return Err(MasterKeyError::Wrong { file: file.to_owned(), expected, found: found.0 });
+            let (place, expected) = (config.source.to_string(), expected.to_owned());
+            return Err(MasterKeyError::Wrong { place, expected, found: found.0 });
         }
         let backups = backup_key(&key);
         let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes");
@@ -201,7 +143,7 @@ impl MasterKey {
 }
 
 /// Nonce, ciphertext and tag.
-fn seal(key: &RandomizedNonceKey, content: &[u8], binding: &[u8]) -> Vec<u8> {
+pub(super) fn seal(key: &RandomizedNonceKey, content: &[u8], binding: &[u8]) -> Vec<u8> {
     let mut buffer = Zeroizing::new(Vec::with_capacity(content.len() + AES_256_GCM.tag_len()));
     buffer.extend_from_slice(content);
     let nonce = key
@@ -212,7 +154,11 @@ fn seal(key: &RandomizedNonceKey, content: &[u8], binding: &[u8]) -> Vec<u8> {
     sealed
 }
 
-fn open(key: &RandomizedNonceKey, sealed: &[u8], binding: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
+pub(super) fn open(
+    key: &RandomizedNonceKey,
+    sealed: &[u8],
+    binding: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealBroken> {
     let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN).ok_or(SealBroken)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealBroken)?;
     let mut buffer = Zeroizing::new(ciphertext.to_vec());
@@ -222,56 +168,21 @@ fn open(key: &RandomizedNonceKey, sealed: &[u8], binding: &[u8]) -> Result<Zeroi
 }
 
 /// HKDF-SHA256 of the master key (RFC 5869).
-fn backup_key(master: &[u8; MASTER_KEY_LEN]) -> RandomizedNonceKey {
-    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
+fn backup_key(master: &RawKey) -> RandomizedNonceKey {
+    let mut key = Zeroizing::new([0; master::LEN]);
     Salt::new(HKDF_SHA256, &[])
-        .extract(master)
+        .extract(master.as_slice())
         .expand(&[BACKUP_LABEL], HKDF_SHA256)
         .and_then(|derived| derived.fill(key.as_mut_slice()))
         .expect("a hash's length can be derived");
     RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes")
 }
 
-fn id_of(key: &[u8; MASTER_KEY_LEN]) -> MasterKeyId {
+fn id_of(key: &RawKey) -> MasterKeyId {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(ID_LABEL);
-    context.update(key);
+    context.update(key.as_slice());
     MasterKeyId(hex::encode(&context.finish().as_ref()[..16]))
-}
-
-fn read(file: &Path) -> Result<Option<Zeroizing<[u8; MASTER_KEY_LEN]>>, MasterKeyError> {
-    let failed = |source| MasterKeyError::Io { file: file.to_owned(), source };
-    let metadata = match fs::metadata(file) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(MasterKeyError::Permissions { file: file.to_owned(), mode });
-    }
-    let text = Zeroizing::new(fs::read(file).map_err(failed)?);
-    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
-    hex::decode_to_slice(text.trim_ascii_end(), key.as_mut_slice())
-        .map_err(|_| MasterKeyError::Malformed(file.to_owned()))?;
-    Ok(Some(key))
-}
-
-fn make(file: &Path) -> Result<Zeroizing<[u8; MASTER_KEY_LEN]>, MasterKeyError> {
-    let failed = |source| MasterKeyError::Io { file: file.to_owned(), source };
-    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
-    rand::fill(key.as_mut_slice()).expect("the system has random numbers");
-    let mut text = Zeroizing::new(vec![0; 2 * MASTER_KEY_LEN]);
-    hex::encode_to_slice(key.as_slice(), &mut text).expect("the buffer has twice the length");
-    let mut output =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
-    output.write_all(&text).and_then(|()| output.write_all(b"\n")).map_err(failed)?;
-    output.sync_all().map_err(failed)?;
-    if let Some(folder) = file.parent() {
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-    }
-    tracing::info!(file = %file.display(), "made a new master key; without it no stored key opens");
-    Ok(key)
 }
 
 #[cfg(test)]
@@ -279,10 +190,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::{MasterKeySource, Secret};
 
     fn master() -> MasterKey {
         let folder = tempfile::tempdir().unwrap();
-        MasterKey::load(&folder.path().join("key"), true, None).unwrap()
+        let source = MasterKeySource::Plain(Secret::File(folder.path().join("key")));
+        MasterKey::load(&MasterKeyConfig { source, create: true }, None).unwrap()
     }
 
     fn private(bytes: &[u8]) -> PrivateKey {

@@ -12,6 +12,7 @@ mod http;
 mod import;
 mod keys;
 mod log;
+mod master_key;
 mod migration;
 mod operations;
 mod operator;

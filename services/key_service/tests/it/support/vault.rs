@@ -111,7 +111,7 @@ jwks_file = "{dir}/attestation.json"
         self.try_open_with(&|text| text).await
     }
 
-    async fn try_open_with(&self, change: &impl Fn(String) -> String) -> Result<AppState, StartError> {
+    pub async fn try_open_with(&self, change: &impl Fn(String) -> String) -> Result<AppState, StartError> {
         let clock = self.clock.clone();
         AppState::open(&self.config(change)?, Arc::new(move || clock.load(Ordering::SeqCst))).await
     }
