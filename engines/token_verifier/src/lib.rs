@@ -7,6 +7,7 @@ pub mod bearer;
 pub mod jwks;
 pub mod jws;
 mod refusal;
+mod remembered;
 pub mod rsa;
 mod verify;
 

@@ -12,6 +12,10 @@ use key_service::config::Config;
 use key_service::{RunError, chain};
 use telemetry::{Telemetry, TelemetryConfig, TelemetryError};
 
+/// Requests allocate many small things on all threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The key service: holds keys, releases them to verified tokens.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]

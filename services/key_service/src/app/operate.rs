@@ -148,8 +148,8 @@ impl AppState {
             }
             (Algorithm::Rsa(padding), _) => {
                 let private = self.opened_key(&record).await?;
-                let work = move || private.rsa()?.decrypt(padding, &parameters.value);
-                let value = tokio::task::spawn_blocking(work).await?.map_err(operation_error)?;
+                let decrypted = private.rsa().and_then(|key| key.decrypt(padding, &parameters.value));
+                let value = decrypted.map_err(operation_error)?;
                 KeyOperationResult { value: value.to_vec(), ..KeyOperationResult::default() }
             }
             _ => self.symmetric(&record, algorithm, operation, parameters).await?,

@@ -25,8 +25,7 @@ impl AppState {
         let algorithm = algorithm(&alg, &record.public)?;
         digest("value", &value, algorithm)?;
         let (kid, private) = (self.kid(&record), self.opened_key(&record).await?);
-        let work = move || sign::sign(&private, algorithm, &value);
-        let value = tokio::task::spawn_blocking(work).await?.map_err(operation_error)?;
+        let value = sign::sign(&private, algorithm, &value).map_err(operation_error)?;
         self.record_use(caller, &kid, Operation::Sign, &alg).await?;
         Ok(KeyOperationResult { kid, value, ..KeyOperationResult::default() })
     }
