@@ -1,6 +1,8 @@
 //! The configuration file (TOML): one struct, parsed once, unknown keys refused. An example is in the crate's
 //! documentation.
 
+mod database;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,8 @@ use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
+pub use database::DatabaseConfig;
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +22,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The vault's URL as clients see it (`https://host[:port]`): the start of every key id.
     pub public_url: Url,
-    /// Folder for the database.
+    /// Folder for the database, unless that is on a server, and for the root of release answers.
     pub data_dir: PathBuf,
     /// PEM chain of the server.
     pub tls_certificate: PathBuf,
@@ -27,6 +31,8 @@ pub struct Config {
     /// Whether evidence of a development root can release anything at all. The key's policy must demand it too.
     #[serde(default)]
     pub allow_development_roots: bool,
+    /// A PostgreSQL database, for several services on one vault.
+    pub database: Option<DatabaseConfig>,
     /// The key that seals all others.
     pub master_key: MasterKeyConfig,
     /// For how long deleted keys can be recovered.
@@ -181,6 +187,7 @@ impl Config {
         if let Some((key, problem)) = self.limits.problem().or_else(|| self.telemetry.problem()) {
             return Err(value(key, problem));
         }
+        self.database.as_ref().map_or(Ok(()), |database| database.server().map(drop))?;
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),

@@ -1,8 +1,13 @@
 //! What `casemate-keys` does beside serving: copying the database while a service writes to it, and proving that a database
-//! is whole. Neither changes a database, takes the service's lock, or needs the service to run.
+//! is whole. Neither changes a database, takes the service's lock, or needs the service to run. And moving a vault from one
+//! database to another, while no service runs on either.
 
 mod backup;
 mod check;
+mod move_copy;
+mod move_seal;
+mod move_vault;
+mod move_verify;
 mod refusals;
 
 use std::path::PathBuf;
@@ -12,12 +17,14 @@ use clap::Subcommand;
 use serde_json::Value;
 use token_verifier::Refusal;
 
+use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::crypto::seal::MasterKeyError;
 use crate::store::StoreError;
 
 pub use backup::BackupArguments;
 pub use check::CheckArguments;
+pub use move_vault::MoveArguments;
 
 /// A command that ends by itself.
 #[derive(Debug, Subcommand)]
@@ -26,6 +33,8 @@ pub enum Command {
     Backup(BackupArguments),
     /// Prove that the decision log is whole and that every stored key opens; say what was seen, as JSON.
     Check(CheckArguments),
+    /// Move the whole vault to another, empty database: from SQLite to PostgreSQL, or back; say what was moved, as JSON.
+    Move(Box<MoveArguments>),
 }
 
 /// Why a command did not do what it was asked.
@@ -43,6 +52,9 @@ pub enum CommandError {
     /// The master key.
     #[error("the master key is not usable")]
     MasterKey(#[from] MasterKeyError),
+    /// The data folder, or the service that has it.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// A file cannot be made, read or brought to disk.
     #[error("could not use {path}")]
     File {
@@ -60,6 +72,7 @@ impl Command {
         let done = match self {
             Self::Backup(arguments) => arguments.run().await,
             Self::Check(arguments) => arguments.run().await,
+            Self::Move(arguments) => arguments.run().await,
         };
         match done {
             Ok(seen) => tell(&seen),

@@ -16,6 +16,7 @@ mod migration;
 mod operations;
 mod operator;
 mod planted;
+mod postgres;
 mod refusals;
 mod release;
 mod rotation;
