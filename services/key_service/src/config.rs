@@ -1,6 +1,7 @@
 //! The configuration file (TOML): one struct, parsed once, unknown keys refused. An example is in the crate's
 //! documentation.
 
+mod database;
 mod master_key;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
+pub use database::DatabaseConfig;
 pub use master_key::{MasterKeyConfig, MasterKeySource, SHORTEST_PASSPHRASE, Secret};
 
 /// The whole file.
@@ -22,7 +24,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The vault's URL as clients see it (`https://host[:port]`): the start of every key id.
     pub public_url: Url,
-    /// Folder for the database.
+    /// Folder for the database, unless that is on a server, and for the root of release answers.
     pub data_dir: PathBuf,
     /// PEM chain of the server.
     pub tls_certificate: PathBuf,
@@ -31,6 +33,8 @@ pub struct Config {
     /// Whether evidence of a development root can release anything at all. The key's policy must demand it too.
     #[serde(default)]
     pub allow_development_roots: bool,
+    /// A PostgreSQL database, for several services on one vault.
+    pub database: Option<DatabaseConfig>,
     /// The key that seals all others.
     pub master_key: MasterKeyConfig,
     /// For how long deleted keys can be recovered.
@@ -174,6 +178,7 @@ impl Config {
         if let Some((key, problem)) = self.limits.problem().or_else(|| self.telemetry.problem()) {
             return Err(value(key, problem));
         }
+        self.database.as_ref().map_or(Ok(()), |database| database.server().map(drop))?;
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),

@@ -11,7 +11,6 @@ use public_api::decision_log::Decision;
 use public_api::key_operations::KeyBackup;
 use public_api::keys::{KeyBundle, KeyReleasePolicy};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteConnection;
 
 use super::keys::{KeyRef, not_found};
 use super::{AppError, AppState};
@@ -21,7 +20,7 @@ use crate::crypto::oct::OctBits;
 use crate::crypto::rsa::PublicParts;
 use crate::crypto::seal::Sealed;
 use crate::store::keys::{self, KeyRecord, NameState};
-use crate::store::{StoreError, decisions, releases, rotation};
+use crate::store::{Connection, StoreError, decisions, releases, rotation};
 use crate::token::caller::Caller;
 
 /// Longest value, in bytes: its base64url still is a request body that is accepted.
@@ -144,7 +143,7 @@ impl AppState {
 }
 
 async fn put_back(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     content: &Content,
     records: &[KeyRecord],
     now: i64,

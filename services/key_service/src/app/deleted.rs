@@ -9,13 +9,13 @@
 use public_api::decision_log::Decision;
 use public_api::keys::{DeletedKeyBundle, Deletion, KeyBundle};
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnection;
 use token_verifier::{Refusal, refusal};
 
 use super::keys::{KeyRef, key_detail, kid, not_found};
+use super::state::promised;
 use super::{AppError, AppState, reach};
 use crate::store::keys::{self, Among, KeyRecord, NameState};
-use crate::store::{StoreError, decisions};
+use crate::store::{Connection, StoreError, decisions};
 use crate::token::caller::Caller;
 
 const DAY: i64 = 86_400;
@@ -45,7 +45,7 @@ impl Turn {
         }
     }
 
-    async fn apply(self, connection: &mut SqliteConnection, name: &str) -> Result<(), StoreError> {
+    async fn apply(self, connection: &mut Connection, name: &str) -> Result<(), StoreError> {
         match self {
             Turn::Delete { now, purge_at } => {
                 keys::set_deleted(connection, name, Some((now, purge_at))).await
@@ -87,13 +87,22 @@ impl AppState {
 
     /// `DELETE /deletedkeys/{name}`: the key is gone for good.
     pub async fn purge_key(&self, caller: &Caller, name: &str) -> Result<(), AppError> {
-        if self.recovery.purge_protection {
+        if self.is_purge_protected().await? {
             let record = self.deleted_record(name).await?;
             let detail = json!({"caller": caller.id(), "operation": "purge"});
             return Err(self.refuse(&self.kid(&record), purge_protected(), detail).await);
         }
         let turned = self.turn(caller, name, Turn::Purge).await?;
         turned.map(|_| ()).ok_or_else(|| AppError::KeyNotFound(name.to_owned()))
+    }
+
+    /// Whether this service protects deleted keys, or another one on the same vault was started to.
+    async fn is_purge_protected(&self) -> Result<bool, AppError> {
+        if self.recovery.purge_protection {
+            return Ok(true);
+        }
+        let promised = promised(self.store.readers()).await?;
+        Ok(promised.is_some_and(|promised| promised.purge_protection))
     }
 
     /// Turns a name's life and records it, all in one transaction: what is answered and logged is the key that was

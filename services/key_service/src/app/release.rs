@@ -17,13 +17,12 @@ use public_api::keys::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnection;
 
 use super::keys::KeyRef;
 use super::{AppError, AppState, generation, operate, reach};
 use crate::crypto::wrap::{self, TargetKey};
 use crate::store::keys::{self, Among, KeyRecord};
-use crate::store::{Committed, StoreError, decisions, releases};
+use crate::store::{Committed, Connection, StoreError, decisions, releases};
 use crate::token::caller::Caller;
 use crate::token::evidence::{Evidence, GuestState, MAX_AGE, TrustRoot};
 use token_verifier::{Refusal, refusal};
@@ -216,7 +215,7 @@ impl AppState {
 
 /// The part of the decision that needs the database, in its transaction.
 async fn settle(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     (record, version): (&KeyRecord, Option<&str>),
     grant: &Grant,
     now: i64,
@@ -237,7 +236,7 @@ async fn settle(
 }
 
 async fn advance(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     name: &str,
     state: Option<&GuestState>,
     now: i64,

@@ -151,8 +151,10 @@ impl AppState {
         let (name, version) = (record.name.clone(), record.version.clone());
         let written = self.store.write(move |connection| {
             Box::pin(async move {
-                rotation::notified(connection, &name, &version).await?;
-                decisions::append(connection, event).await
+                if rotation::notified(connection, &name, &version).await? {
+                    decisions::append(connection, event).await?;
+                }
+                Ok(())
             })
         });
         written.await?;

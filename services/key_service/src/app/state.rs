@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use super::AppError;
 use super::counts::Counts;
 use super::opened::OpenedKeys;
-use crate::config::{Config, ConfigError, RecoveryConfig};
+use crate::config::{Config, ConfigError, MasterKeyConfig, RecoveryConfig};
 use crate::crypto::master::MasterKeyError;
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::{Signer, SignerError};
 use crate::http;
 use crate::store::decisions::{self, Event};
-use crate::store::{self, Store, StoreError, meta};
+use crate::store::{Place, Reader, Store, StoreError, meta};
 use crate::token::caller::{Caller, Callers, Permission};
 use crate::token::evidence::Authorities;
 use token_verifier::Issuer;
@@ -92,15 +92,18 @@ pub struct AppState {
     pub(crate) counts: Counts,
     pub(crate) last_readiness: LastReadiness,
     clock: Clock,
-    /// Held while the service runs; the lock goes with the process.
-    _lock: File,
+    /// Held while a service runs on a file; the lock goes with the process.
+    _lock: Option<File>,
 }
 
 impl AppState {
     /// Opens everything that the configuration names.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
-        let lock = locked(&config.data_dir)?;
-        let store = Store::open(&config.data_dir.join(store::FILE)).await?;
+        let place = config.place()?;
+        let folder = data_dir(&config.data_dir)?;
+        // A file is for one service; what several may do on a server, the server sees to.
+        let lock = matches!(place, Place::Sqlite(_)).then(|| locked(folder)).transpose()?;
+        let store = Store::open(&place).await?;
         let master = master_key(config, &store).await?;
         let recovery = recovery(config.recovery, &store).await?;
         let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
@@ -177,41 +180,60 @@ impl AppState {
     }
 }
 
-/// Loads the master key and, for a new database, records its id.
+/// Loads the master key and, for a new database, records its id. Of services that start at the same time on a new
+/// database, one records its own, and the others find out here whether theirs is another.
 async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartError> {
     let recorded = meta::read(store.readers(), meta::MASTER_KEY_ID).await?;
-    let recorded = recorded.map(|id| String::from_utf8_lossy(&id).into_owned());
-    let master = MasterKey::load(&config.master_key, recorded.as_deref())?;
-    if recorded.is_none() {
-        let id = master.id().as_str().as_bytes().to_vec();
-        let record = store.write(move |connection| {
-            Box::pin(async move { meta::write(connection, meta::MASTER_KEY_ID, &id).await })
-        });
-        record.await?;
+    let load = |create: bool, recorded: Option<&[u8]>| {
+        let wanted = MasterKeyConfig { create, ..config.master_key.clone() };
+        MasterKey::load(&wanted, recorded.map(String::from_utf8_lossy).as_deref())
+    };
+    let master = load(config.master_key.create, recorded.as_deref())?;
+    if recorded.is_some() {
+        return Ok(master);
     }
-    Ok(master)
+    let id = master.id().as_str().as_bytes().to_vec();
+    let record = store.write(move |connection| {
+        Box::pin(async move { meta::replace(connection, meta::MASTER_KEY_ID, None, id).await })
+    });
+    Ok(load(false, Some(&record.await?.into_inner()))?)
 }
 
 /// Holds the vault to what it promised before, and records what it promises now.
 async fn recovery(configured: RecoveryConfig, store: &Store) -> Result<RecoveryConfig, StartError> {
-    let differs =
-        |key, recorded: String, configured: String| StartError::Recovery { key, recorded, configured };
-    if let Some(bytes) = meta::read(store.readers(), meta::RECOVERY).await? {
-        let recorded: RecoveryConfig =
-            serde_json::from_slice(&bytes).map_err(|_| StoreError::Corrupt("set of recovery settings"))?;
-        if recorded.days != configured.days {
-            return Err(differs("days", recorded.days.to_string(), configured.days.to_string()));
-        }
-        if recorded.purge_protection && !configured.purge_protection {
-            return Err(differs("purge_protection", "true".to_owned(), "false".to_owned()));
-        }
-    }
     let bytes = serde_json::to_vec(&configured).expect("the settings have only string keys");
     let record = store.write(move |connection| {
-        Box::pin(async move { meta::write(connection, meta::RECOVERY, &bytes).await })
+        Box::pin(async move {
+            let recorded = promised(&mut *connection).await?;
+            if let Some(broken) = recorded.and_then(|recorded| broken(recorded, configured)) {
+                return Ok(Err(broken));
+            }
+            meta::write(connection, meta::RECOVERY, &bytes).await?;
+            Ok(Ok(()))
+        })
     });
-    record.await?;
+    record.await?.into_inner()?;
     Ok(configured)
+}
+
+/// What the vault promises about deleted keys; nothing if it was never started.
+pub(super) async fn promised<'c>(
+    reader: impl Into<Reader<'c>>,
+) -> Result<Option<RecoveryConfig>, StoreError> {
+    let bytes = meta::read(reader, meta::RECOVERY).await?;
+    let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    parsed.map_err(|_| StoreError::Corrupt("set of recovery settings"))
+}
+
+/// The promise that would be broken.
+fn broken(recorded: RecoveryConfig, configured: RecoveryConfig) -> Option<StartError> {
+    let differs =
+        |key, recorded: String, configured: String| StartError::Recovery { key, recorded, configured };
+    if recorded.days != configured.days {
+        return Some(differs("days", recorded.days.to_string(), configured.days.to_string()));
+    }
+    let taken_back = recorded.purge_protection && !configured.purge_protection;
+    taken_back.then(|| differs("purge_protection", "true".to_owned(), "false".to_owned()))
 }
 
 fn authorities(config: &Config) -> Result<Authorities, StartError> {
@@ -228,10 +250,16 @@ fn publish_root(folder: &Path, signer: &Signer) -> Result<(), StartError> {
     std::fs::write(folder.join(ROOT_FILE), signer.root_pem()).map_err(failed)
 }
 
-/// Makes the folder and takes its lock.
-fn locked(folder: &Path) -> Result<File, StartError> {
+/// Makes the folder.
+pub(crate) fn data_dir(folder: &Path) -> Result<&Path, StartError> {
     let failed = |source| StartError::DataDir { path: folder.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    Ok(folder)
+}
+
+/// Takes the folder's lock.
+pub(crate) fn locked(folder: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: folder.to_owned(), source };
     let file =
         File::options().create(true).write(true).truncate(false).open(folder.join("lock")).map_err(failed)?;
     match file.try_lock() {
@@ -241,6 +269,6 @@ fn locked(folder: &Path) -> Result<File, StartError> {
     }
 }
 
-fn rfc3339(seconds: i64) -> String {
+pub(crate) fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).expect("the clock is within its range").to_string()
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{CommandError, refusals};
 use crate::config::Config;
 use crate::store::snapshot::Snapshot;
-use crate::store::{self, StoreError, decisions};
+use crate::store::{self, Place, StoreError, decisions};
 
 /// What to copy, and where to.
 #[derive(Debug, clap::Args)]
@@ -29,10 +29,13 @@ pub struct BackupArguments {
 impl BackupArguments {
     /// Copies, brings the copy to disk, and tells what is in it. A copy that failed is removed.
     pub async fn run(self) -> Result<Value, CommandError> {
-        let config = Config::load(&self.config)?;
+        let database = match Config::load(&self.config)?.place()? {
+            Place::Sqlite(database) => database,
+            Place::Postgres(server) => return Err(refusals::backup_of_server(&server.to_string())),
+        };
         let target = std::path::absolute(&self.to).map_err(|source| failed(&self.to, source))?;
         let file = reserve(&target)?;
-        let copied = copy(&config, &file, &target).await;
+        let copied = copy(&database, &file, &target).await;
         if copied.is_err() {
             // What is left would be taken for a backup.
             let _ = std::fs::remove_file(&target);
@@ -54,11 +57,11 @@ fn reserve(target: &Path) -> Result<File, CommandError> {
     })
 }
 
-async fn copy(config: &Config, file: &File, target: &Path) -> Result<Value, CommandError> {
+async fn copy(database: &Path, file: &File, target: &Path) -> Result<Value, CommandError> {
     let name = target.to_str().ok_or_else(|| {
         failed(target, io::Error::new(io::ErrorKind::InvalidFilename, "the name is not UTF-8"))
     })?;
-    store::copy::copy(&config.data_dir.join(store::FILE), name).await?;
+    store::copy::copy(database, name).await?;
     file.sync_all().map_err(|source| failed(target, source))?;
     let folder = target.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| failed(folder, source))?;
@@ -84,7 +87,7 @@ fn hashed(mut file: &File) -> io::Result<(usize, String)> {
 
 /// What is in a copy: the numbers of keys, and where its decision log ends.
 async fn contents(copy: &Path) -> Result<(Value, Value), StoreError> {
-    let mut snapshot = Snapshot::open(copy).await?;
+    let mut snapshot = Snapshot::open(&Place::Sqlite(copy.to_owned())).await?;
     let numbers = snapshot.numbers().await?;
     let newest = decisions::newest(&mut snapshot.connection).await?;
     snapshot.close().await;

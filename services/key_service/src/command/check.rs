@@ -18,7 +18,7 @@ use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::Signer;
 use crate::store::keys::KeyRecord;
 use crate::store::snapshot::{Schema, Snapshot};
-use crate::store::{self, decisions, keys, meta};
+use crate::store::{Place, decisions, keys, meta, standing};
 
 /// Keys that are in memory at once.
 const PAGE: u32 = 100;
@@ -38,12 +38,15 @@ impl CheckArguments {
     /// Checks everything; the first thing that does not hold is the error.
     pub async fn run(self) -> Result<Value, CommandError> {
         let config = Config::load(&self.config)?;
-        let database = self.database.unwrap_or_else(|| config.data_dir.join(store::FILE));
+        let database = match self.database {
+            Some(file) => Place::Sqlite(file),
+            None => config.place()?,
+        };
         let mut snapshot = Snapshot::open(&database).await.map_err(refusals::of_store)?;
         let seen = prove(&mut snapshot, &config).await;
         snapshot.close().await;
         let (keys, log) = seen?;
-        Ok(json!({"database": database.display().to_string(), "status": "whole", "keys": keys, "log": log}))
+        Ok(json!({"database": database.to_string(), "status": "whole", "keys": keys, "log": log}))
     }
 }
 
@@ -51,12 +54,29 @@ async fn prove(snapshot: &mut Snapshot, config: &Config) -> Result<(Value, Value
     if let Some(found) = snapshot.damage().await.map_err(refusals::of_store)? {
         return Err(refusals::damaged(found));
     }
-    if let Schema::Other(version) = snapshot.schema().await.map_err(refusals::of_store)? {
-        return Err(refusals::schema(version));
+    schema(snapshot).await?;
+    if let Some(standing) = standing::read(&mut snapshot.connection).await.map_err(refusals::of_store)? {
+        return Err(refusals::not_a_vault(&standing));
     }
     let master = master_key(snapshot, config).await?;
-    signing_identity(snapshot, &master).await?;
-    stored_keys(snapshot, &master).await?;
+    contents(snapshot, &master).await
+}
+
+/// Refuses a schema that is not this program's.
+pub(super) async fn schema(snapshot: &mut Snapshot) -> Result<(), CommandError> {
+    match snapshot.schema().await.map_err(refusals::of_store)? {
+        Schema::Ours => Ok(()),
+        Schema::Other(version) => Err(refusals::schema(version)),
+    }
+}
+
+/// What is sealed opens, and the log is one chain: how many keys, and where the log ends.
+pub(super) async fn contents(
+    snapshot: &mut Snapshot,
+    master: &MasterKey,
+) -> Result<(Value, Value), CommandError> {
+    signing_identity(snapshot, master).await?;
+    stored_keys(snapshot, master).await?;
     let last = log(snapshot).await?;
     let numbers = snapshot.numbers().await.map_err(refusals::of_store)?;
     let keys = json!({"live": numbers.live, "deleted": numbers.deleted, "versions": numbers.versions});

@@ -1,9 +1,14 @@
 //! What `casemate-keys` does beside serving: copying the database while a service writes to it, proving that a database
 //! is whole, and moving the master key. None changes a database, takes the service's lock, or needs the service to run.
+//! And moving a vault from one database to another, while no service runs on either.
 
 mod backup;
 mod check;
 mod master_key;
+mod move_copy;
+mod move_seal;
+mod move_vault;
+mod move_verify;
 mod refusals;
 
 use std::path::PathBuf;
@@ -13,6 +18,7 @@ use clap::Subcommand;
 use serde_json::Value;
 use token_verifier::Refusal;
 
+use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::crypto::master::MasterKeyError;
 use crate::store::StoreError;
@@ -20,6 +26,7 @@ use crate::store::StoreError;
 pub use backup::BackupArguments;
 pub use check::CheckArguments;
 pub use master_key::MasterKeyArguments;
+pub use move_vault::MoveArguments;
 
 /// A command that ends by itself.
 #[derive(Debug, Subcommand)]
@@ -30,6 +37,8 @@ pub enum Command {
     Check(CheckArguments),
     /// Put the master key where another configuration wants it; say its id, as JSON.
     MasterKey(MasterKeyArguments),
+    /// Move the whole vault to another, empty database: from SQLite to PostgreSQL, or back; say what was moved, as JSON.
+    Move(Box<MoveArguments>),
 }
 
 /// Why a command did not do what it was asked.
@@ -47,6 +56,9 @@ pub enum CommandError {
     /// The master key.
     #[error("the master key is not usable")]
     MasterKey(#[from] MasterKeyError),
+    /// The data folder, or the service that has it.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// A file cannot be made, read or brought to disk.
     #[error("could not use {path}")]
     File {
@@ -65,6 +77,7 @@ impl Command {
             Self::Backup(arguments) => arguments.run().await,
             Self::Check(arguments) => arguments.run().await,
             Self::MasterKey(arguments) => arguments.run(),
+            Self::Move(arguments) => arguments.run().await,
         };
         match done {
             Ok(seen) => tell(&seen),

@@ -1,4 +1,4 @@
-//! What `backup` and `check` refuse, in the five parts.
+//! What `backup`, `check` and `move` refuse, in the five parts.
 
 use std::path::Path;
 
@@ -6,8 +6,10 @@ use public_api::decision_log::ChainError;
 use token_verifier::refusal;
 
 use super::CommandError;
-use crate::store::StoreError;
 use crate::store::keys::KeyRecord;
+use crate::store::standing::{Part, Standing};
+use crate::store::tables::Version;
+use crate::store::{Place, StoreError};
 
 /// Primary result codes of a file that is damaged, or that is no database. Source: SQLite, "Result and Error Codes".
 const CORRUPT: [i32; 2] = [11, 26];
@@ -21,6 +23,14 @@ pub fn target_exists(target: &Path) -> CommandError {
     let actual = format!("{} is there", target.display());
     let remedy = "name another file, or move that one away";
     refused("BackupTargetExists", "--to", "a file that there is not", actual, rule, remedy)
+}
+
+/// A PostgreSQL database is not copied by us.
+pub fn backup_of_server(server: &str) -> CommandError {
+    let rule = "a database server is backed up by its own tools, which know its log and its other databases";
+    let remedy =
+        "run `pg_dump --schema` or the server's base backups; to get a SQLite file, `casemate-keys move`";
+    refused("BackupOfServer", "[database]", "a SQLite file in data_dir", server, rule, remedy)
 }
 
 /// SQLite's structures do not hold.
@@ -75,6 +85,75 @@ pub fn log(error: &ChainError) -> CommandError {
     let rule =
         "each entry has the next number and the hash of the entry before it, and its own hash is right";
     refused("LogBroken", "decision log", "one whole chain", error.to_string(), rule, RESTORE)
+}
+
+/// A key that does not open while the vault is moved.
+pub fn moved_key(version: &Version) -> CommandError {
+    let rule = "a vault is moved whole: each key is opened under the master key of the source and sealed under the target's";
+    let subject = format!("keys/{}/{}", version.name, version.version);
+    refused("StoredKeyBroken", subject, "it opens under the master key", "it does not open", rule, RESTORE)
+}
+
+/// Both ends are the same.
+pub fn move_to_itself(place: &Place) -> CommandError {
+    let rule = "a vault is moved from one database to another";
+    let remedy = "name the configuration of the other database with --to";
+    refused("MoveToItself", "--to", "another database than --from names", place.to_string(), rule, remedy)
+}
+
+/// The source is an end of a move, but not one from which it can go on.
+pub fn not_a_vault(standing: &Standing) -> CommandError {
+    let rule = "of the two ends of a move at most one is a vault";
+    let (actual, remedy) = match standing.part {
+        Part::Source => ("it is being moved", "run the same `casemate-keys move` again, or with --call-off"),
+        Part::Left => ("it was moved", "use the database that it was moved to"),
+        Part::Target => ("it is an incomplete copy", "run the same `casemate-keys move` again"),
+    };
+    let actual = format!("{actual}; the other end is {}", standing.other);
+    refused("VaultMoved", "database", "a vault that is not being moved", actual, rule, remedy)
+}
+
+/// The target belongs to another move.
+pub fn target_of_another_move(place: &Place, standing: &Standing) -> CommandError {
+    let rule = "a move fills an empty database, or goes on with its own";
+    let actual = format!("{place} is an end of move {}, with {}", standing.id, standing.other);
+    let remedy = "run that move again to finish it; if it was called off, remove the incomplete database and move again";
+    refused("TargetOfAnotherMove", "--to", "an empty database", actual, rule, remedy)
+}
+
+/// The target has something.
+pub fn target_not_empty(place: &Place) -> CommandError {
+    let rule = "a move writes over nothing";
+    let remedy = "name an empty database: no file, or a schema that there is not";
+    refused("TargetNotEmpty", "--to", "an empty database", format!("{place} holds rows"), rule, remedy)
+}
+
+/// What was written is not what is read.
+pub fn copy_differs(table: &str) -> CommandError {
+    let rule = "a move is done when what it wrote was read back";
+    let remedy = "the source is unchanged; find out what is wrong with the target, and move to another";
+    refused("CopyDiffers", table, "the rows of the source", "other rows", rule, remedy)
+}
+
+/// The source is no longer the vault.
+pub fn not_to_be_called_off(standing: &Standing) -> CommandError {
+    let rule = "a move is called off as long as its target has not taken over";
+    let remedy = "run the same `casemate-keys move` again: it needs the last step only; then move back";
+    let actual = format!("the other end, {}, has taken over or is to", standing.other);
+    refused("MoveNotCalledOff", "--call-off", "a move whose source is still whole", actual, rule, remedy)
+}
+
+/// There is no move.
+pub fn nothing_to_call_off(place: &Place) -> CommandError {
+    let rule = "only a move that was begun is called off";
+    refused(
+        "NoMove",
+        "--call-off",
+        "a vault that is being moved",
+        place.to_string(),
+        rule,
+        "start the service",
+    )
 }
 
 /// A database's error: a refusal if the file is to blame.

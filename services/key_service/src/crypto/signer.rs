@@ -118,17 +118,19 @@ impl RsaKey {
 impl Signer {
     /// Loads the identity for `host`, or makes or renews it.
     pub async fn load(store: &Store, master: &MasterKey, host: &str, now: i64) -> Result<Self, SignerError> {
-        let stored = match meta::read(store.readers(), meta::SIGNING_IDENTITY).await? {
-            Some(bytes) => Some(serde_json::from_slice::<Stored>(&bytes).map_err(|_| SignerError::Corrupt)?),
-            None => None,
+        let mut seen = meta::read(store.readers(), meta::SIGNING_IDENTITY).await?;
+        let stored = loop {
+            let stored = seen.as_deref().map(parsed).transpose()?;
+            let fresh =
+                |stored: &Stored| stored.host == host && stored.leaf_expires - now > RENEW_BEFORE_SECONDS;
+            let next = match stored {
+                Some(stored) if fresh(&stored) => break stored,
+                Some(stored) => renewed(master, stored.root, host, now)?,
+                None => made(master, host, now)?,
+            };
+            // Another service may have made one meanwhile: then that one is looked at.
+            seen = Some(save(store, seen, &next).await?);
         };
-        let fresh = |stored: &Stored| stored.host == host && stored.leaf_expires - now > RENEW_BEFORE_SECONDS;
-        let stored = match stored {
-            Some(stored) if fresh(&stored) => stored,
-            Some(stored) => renewed(master, stored.root, host, now)?,
-            None => made(master, host, now)?,
-        };
-        save(store, &stored).await?;
         let leaf = RsaKey::open(master, &stored.leaf, LEAF_BINDING)?;
         let header = header(&stored.leaf.certificate, &stored.root.certificate);
         Ok(Self { leaf, header, root: stored.root.certificate })
@@ -136,9 +138,19 @@ impl Signer {
 
     /// Whether both keys of a stored identity open and are RSA keys.
     pub fn prove(stored: &[u8], master: &MasterKey) -> Result<(), SignerError> {
-        let stored: Stored = serde_json::from_slice(stored).map_err(|_| SignerError::Corrupt)?;
+        let stored = parsed(stored)?;
         RsaKey::open(master, &stored.root, ROOT_BINDING)?;
         RsaKey::open(master, &stored.leaf, LEAF_BINDING).map(drop)
+    }
+
+    /// A stored identity as another master key seals it; the certificates stay.
+    pub fn sealed_anew(stored: &[u8], from: &MasterKey, to: &MasterKey) -> Result<Vec<u8>, SignerError> {
+        let mut stored = parsed(stored)?;
+        for (key, binding) in [(&mut stored.root, ROOT_BINDING), (&mut stored.leaf, LEAF_BINDING)] {
+            let private = from.open(&Sealed::from_bytes(std::mem::take(&mut key.sealed_key)), binding)?;
+            key.sealed_key = to.seal(&private, binding).as_bytes().to_vec();
+        }
+        Ok(serde_json::to_vec(&stored).expect("the identity has only string keys"))
     }
 
     /// SHA-256 of the root certificate, hex: what a client pins.
@@ -181,14 +193,19 @@ fn header(leaf: &[u8], root: &[u8]) -> String {
     to_base64url(header.to_string().as_bytes())
 }
 
-async fn save(store: &Store, stored: &Stored) -> Result<(), SignerError> {
-    let bytes = serde_json::to_vec(stored).expect("the identity has only string keys");
-    store
-        .write(move |connection| {
-            Box::pin(async move { meta::write(connection, meta::SIGNING_IDENTITY, &bytes).await })
-        })
-        .await?;
-    Ok(())
+fn parsed(stored: &[u8]) -> Result<Stored, SignerError> {
+    serde_json::from_slice(stored).map_err(|_| SignerError::Corrupt)
+}
+
+/// Puts an identity in place of the one that was seen; returns what is there now.
+async fn save(store: &Store, seen: Option<Vec<u8>>, next: &Stored) -> Result<Vec<u8>, SignerError> {
+    let bytes = serde_json::to_vec(next).expect("the identity has only string keys");
+    let saved = store.write(move |connection| {
+        Box::pin(
+            async move { meta::replace(connection, meta::SIGNING_IDENTITY, seen.as_deref(), bytes).await },
+        )
+    });
+    Ok(saved.await?.into_inner())
 }
 
 fn made(master: &MasterKey, host: &str, now: i64) -> Result<Stored, SignerError> {

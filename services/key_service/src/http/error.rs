@@ -29,7 +29,8 @@ impl IntoResponse for AppError {
             AppError::Conflict(_) => plain(StatusCode::CONFLICT, "Conflict", message),
             AppError::BodyTooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", message),
             AppError::BodyIncomplete => plain(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message),
-            AppError::IssuerUnavailable(_) => unavailable(&self),
+            AppError::IssuerUnavailable(_) => unavailable(&self, chain(&self)),
+            AppError::Store(ref error) if error.is_absence() => unavailable(&self, message),
             AppError::Store(_)
             | AppError::Seal(_)
             | AppError::Key(_)
@@ -55,10 +56,9 @@ pub fn method_not_allowed() -> Response {
     plain(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }
 
-fn unavailable(error: &AppError) -> Response {
-    let text = chain(error);
-    tracing::warn!(error = text, "a token could not be checked");
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", text);
+fn unavailable(error: &AppError, message: String) -> Response {
+    tracing::warn!(error = chain(error), "a request must wait for another service");
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     response
 }

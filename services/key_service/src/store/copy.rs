@@ -5,15 +5,15 @@
 
 use std::path::Path;
 
-use sqlx::ConnectOptions as _;
-
-use super::{StoreError, read_only};
+use super::backend::Connection;
+use super::place::Place;
+use super::{StoreError, sqlite};
 
 /// Copies into an empty file. The copy is not synced to the disk: whoever made the file does that.
 pub async fn copy(database: &Path, target: &str) -> Result<(), StoreError> {
-    let failed = |source: sqlx::Error| StoreError::Open { path: database.to_owned(), source: source.into() };
-    let mut connection = read_only(database).connect().await.map_err(failed)?;
+    let failed = |source: sqlx::Error| StoreError::open(&Place::Sqlite(database.to_owned()), source.into());
+    let mut connection = sqlite::look(database).await.map_err(failed)?;
     let copied = sqlx::query("VACUUM INTO ?").bind(target).execute(&mut connection).await;
-    super::close(connection).await;
+    Connection::Sqlite(connection).close().await;
     Ok(copied.map(drop)?)
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use public_api::keys::KeyReleasePolicy;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqliteRow};
+use sqlx::FromRow;
 
-use super::StoreError;
+use super::backend::{Dialect, change, folded, on, sought, text};
+use super::{Connection, Reader, StoreError};
 use crate::crypto::ec::{Curve, EcPoint};
 use crate::crypto::kind::{KeyType, PublicKey};
 use crate::crypto::oct::OctBits;
@@ -64,8 +64,17 @@ pub enum NameState {
     },
 }
 
-const COLUMNS: &str = "k.name, v.version, v.kty, v.modulus, v.exponent, v.curve, v.point, v.bits, v.key_ops, v.tags, v.enabled, \
+/// The columns of [`Row`], but for the name.
+const COLUMNS: &str = "v.version, v.kty, v.modulus, v.exponent, v.curve, v.point, v.bits, v.key_ops, v.tags, v.enabled, \
      v.not_before, v.expires, v.created, v.updated, v.revision, v.exportable, v.policy, v.policy_type, v.policy_immutable, v.sealed";
+
+/// `SELECT` of whole versions, up to its `WHERE`.
+fn select(dialect: Dialect) -> String {
+    let (name, row) = (dialect.spelling(), dialect.row());
+    format!(
+        "SELECT {name} AS name, {row} AS row_number, {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name"
+    )
+}
 
 /// Which names are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +95,11 @@ impl Among {
 }
 
 /// How the name is used.
-pub async fn name_state(executor: impl SqliteExecutor<'_>, name: &str) -> Result<NameState, StoreError> {
-    let row: Option<(Option<i64>, Option<i64>)> =
-        sqlx::query_as("SELECT deleted, purge_at FROM keys WHERE name = ?")
-            .bind(name)
-            .fetch_optional(executor)
-            .await?;
+pub async fn name_state<'c>(reader: impl Into<Reader<'c>>, name: &str) -> Result<NameState, StoreError> {
+    const SQL: &str = "SELECT deleted, purge_at FROM keys WHERE name = $1";
+    let row: Option<(Option<i64>, Option<i64>)> = on!(reader, |executor| {
+        Ok(sqlx::query_as(SQL).bind(sought(name)).fetch_optional(executor).await?)
+    })?;
     Ok(match row {
         None => NameState::Free,
         Some((Some(deleted), Some(purge_at))) => NameState::Deleted { deleted, purge_at },
@@ -100,218 +108,282 @@ pub async fn name_state(executor: impl SqliteExecutor<'_>, name: &str) -> Result
 }
 
 /// A version of a key; the newest one if `version` is `None`.
-pub async fn find(
-    executor: impl SqliteExecutor<'_>,
+pub async fn find<'c>(
+    reader: impl Into<Reader<'c>>,
     among: Among,
     name: &str,
     version: Option<&str>,
 ) -> Result<Option<KeyRecord>, StoreError> {
+    let reader = reader.into();
     let sql = format!(
-        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
-         WHERE k.name = ?1 AND (?2 IS NULL OR v.version = ?2) AND {} ORDER BY v.number DESC LIMIT 1",
+        "{} WHERE k.name = $1 AND ($2 IS NULL OR v.version = $2) AND {} ORDER BY v.number DESC LIMIT 1",
+        select(reader.dialect()),
         among.condition()
     );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name).bind(version).fetch_optional(executor).await?;
-    row.as_ref().map(record).transpose()
+    on!(reader, |executor| {
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(name)).bind(version.map(text));
+        let row = query.fetch_optional(executor).await?;
+        row.as_ref().map(|row| Row::from_row(row)?.record()).transpose()
+    })
 }
 
 /// Whether this is the newest version of a live name.
-pub async fn is_newest(executor: impl SqliteExecutor<'_>, key: &KeyRecord) -> Result<bool, StoreError> {
-    let newest: Option<String> = sqlx::query_scalar(
-        "SELECT v.version FROM key_versions v JOIN keys k ON k.name = v.name
-         WHERE k.name = ? AND k.deleted IS NULL ORDER BY v.number DESC LIMIT 1",
-    )
-    .bind(&key.name)
-    .fetch_optional(executor)
-    .await?;
+pub async fn is_newest<'c>(reader: impl Into<Reader<'c>>, key: &KeyRecord) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT v.version FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name = $1 AND k.deleted IS NULL ORDER BY v.number DESC LIMIT 1";
+    let newest: Option<String> = on!(reader, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(folded(&key.name)).fetch_optional(executor).await?)
+    })?;
     Ok(newest.as_ref() == Some(&key.version))
 }
 
 /// The newest version of up to `limit` keys whose names follow `after`, by name.
-pub async fn newest(
-    executor: impl SqliteExecutor<'_>,
+pub async fn newest<'c>(
+    reader: impl Into<Reader<'c>>,
     among: Among,
     after: &str,
     limit: u32,
 ) -> Result<Vec<KeyRecord>, StoreError> {
+    let reader = reader.into();
     let sql = format!(
-        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
-         WHERE k.name > ? AND {} AND v.number = (SELECT MAX(number) FROM key_versions w WHERE w.name = v.name)
-         ORDER BY k.name LIMIT ?",
+        "{} WHERE k.name > $1 AND {}
+             AND v.number = (SELECT MAX(number) FROM key_versions w WHERE w.name = v.name)
+         ORDER BY k.name LIMIT $2",
+        select(reader.dialect()),
         among.condition()
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(after).bind(limit).fetch_all(executor).await?;
-    rows.iter().map(record).collect()
+    let records = on!(reader, |executor| {
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(after)).bind(i64::from(limit));
+        let rows = query.fetch_all(executor).await?;
+        rows.iter().map(|row| Row::from_row(row)?.record()).collect()
+    });
+    records
 }
 
 /// The version that was stored last, deleted or not.
-pub async fn last_written(executor: impl SqliteExecutor<'_>) -> Result<Option<KeyRecord>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name ORDER BY v.rowid DESC LIMIT 1"
-    );
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_optional(executor).await?;
-    row.as_ref().map(record).transpose()
+pub async fn last_written<'c>(reader: impl Into<Reader<'c>>) -> Result<Option<KeyRecord>, StoreError> {
+    let reader = reader.into();
+    let sql = format!("{} ORDER BY {} DESC LIMIT 1", select(reader.dialect()), reader.dialect().row());
+    on!(reader, |executor| {
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_optional(executor).await?;
+        row.as_ref().map(|row| Row::from_row(row)?.record()).transpose()
+    })
 }
 
 /// Up to `limit` versions behind a row number, deleted or not, each with its own.
-pub async fn after_row(
-    executor: impl SqliteExecutor<'_>,
+pub async fn after_row<'c>(
+    reader: impl Into<Reader<'c>>,
     row: i64,
     limit: u32,
 ) -> Result<Vec<(i64, KeyRecord)>, StoreError> {
-    let sql = format!(
-        "SELECT v.rowid AS row, {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
-         WHERE v.rowid > ? ORDER BY v.rowid LIMIT ?"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row).bind(limit).fetch_all(executor).await?;
-    rows.iter().map(|row| Ok((row.try_get("row")?, record(row)?))).collect()
+    let reader = reader.into();
+    let number = reader.dialect().row();
+    let sql = format!("{} WHERE {number} > $1 ORDER BY {number} LIMIT $2", select(reader.dialect()));
+    let records = on!(reader, |executor| {
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row).bind(i64::from(limit));
+        let rows = query.fetch_all(executor).await?;
+        let read = rows.iter().map(|row| {
+            let row = Row::from_row(row)?;
+            Ok((row.row_number, row.record()?))
+        });
+        read.collect()
+    });
+    records
 }
 
 /// Every version of a live key, oldest first.
-pub async fn versions(executor: impl SqliteExecutor<'_>, name: &str) -> Result<Vec<KeyRecord>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
-         WHERE k.name = ? AND k.deleted IS NULL ORDER BY v.number"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name).fetch_all(executor).await?;
-    rows.iter().map(record).collect()
+pub async fn versions<'c>(reader: impl Into<Reader<'c>>, name: &str) -> Result<Vec<KeyRecord>, StoreError> {
+    let reader = reader.into();
+    let sql =
+        format!("{} WHERE k.name = $1 AND k.deleted IS NULL ORDER BY v.number", select(reader.dialect()));
+    let records = on!(reader, |executor| {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(name)).fetch_all(executor).await?;
+        rows.iter().map(|row| Row::from_row(row)?.record()).collect()
+    });
+    records
+}
+
+/// Adds a name, if it is new.
+pub(super) async fn insert_name(
+    connection: &mut Connection,
+    name: &str,
+    created: i64,
+) -> Result<(), StoreError> {
+    match connection.dialect() {
+        Dialect::Sqlite => {
+            let sql = "INSERT INTO keys (name, created) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+            change!(connection, sql, name, created)?;
+        }
+        Dialect::Postgres => {
+            let sql = "INSERT INTO keys (name, spelling, created) VALUES ($1, $2, $3) \
+                       ON CONFLICT (name) DO NOTHING";
+            change!(connection, sql, folded(name), name, created)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds a version (and the name, if it is new).
-pub async fn insert(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO keys (name, created) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
-        .bind(&key.name)
-        .bind(key.created)
-        .execute(&mut *connection)
-        .await?;
-    let policy = key.policy.as_ref();
-    let public = PublicColumns::of(&key.public);
-    sqlx::query(
+pub async fn insert(connection: &mut Connection, key: &KeyRecord) -> Result<(), StoreError> {
+    const SQL: &str =
         "INSERT INTO key_versions (name, version, number, kty, modulus, exponent, curve, point, bits, key_ops, tags,
              enabled, not_before, expires, created, updated, exportable, policy, policy_type, policy_immutable, sealed)
-         VALUES (?1, ?2, (SELECT COALESCE(MAX(number), 0) + 1 FROM key_versions WHERE name = ?1), ?3, ?4, ?5, ?6, ?7,
-             ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
-    )
-    .bind(&key.name)
-    .bind(&key.version)
-    .bind(key.key_type.name())
-    .bind(public.modulus)
-    .bind(public.exponent)
-    .bind(public.curve)
-    .bind(public.point)
-    .bind(public.bits)
-    .bind(json(&key.key_ops))
-    .bind(json(&key.tags))
-    .bind(key.enabled)
-    .bind(key.not_before)
-    .bind(key.expires)
-    .bind(key.created)
-    .bind(key.updated)
-    .bind(key.exportable)
-    .bind(policy.map(|policy| policy.data.as_slice()))
-    .bind(policy.and_then(|policy| policy.content_type.as_deref()))
-    .bind(policy.is_some_and(|policy| policy.immutable))
-    .bind(key.sealed.as_bytes())
-    .execute(connection)
-    .await?;
+         VALUES ($1, $2, (SELECT COALESCE(MAX(number), 0) + 1 FROM key_versions WHERE name = $1), $3, $4, $5, $6, $7,
+             $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
+    insert_name(connection, &key.name, key.created).await?;
+    let policy = key.policy.as_ref();
+    let public = PublicColumns::of(&key.public);
+    change!(
+        connection,
+        SQL,
+        folded(&key.name),
+        &key.version,
+        key.key_type.name(),
+        public.modulus,
+        public.exponent,
+        public.curve,
+        public.point,
+        public.bits,
+        json(&key.key_ops),
+        json(&key.tags),
+        key.enabled,
+        key.not_before,
+        key.expires,
+        key.created,
+        key.updated,
+        key.exportable,
+        policy.map(|policy| policy.data.as_slice()),
+        policy.and_then(|policy| policy.content_type.as_deref()),
+        policy.is_some_and(|policy| policy.immutable),
+        key.sealed.as_bytes(),
+    )?;
     Ok(())
 }
 
 /// Writes what may change in a version: `enabled`, the dates, operations, tags, and the policy with the new seal.
 ///
 /// Returns whether the row still was as `key.revision` says and its name is live; otherwise nothing is written.
-pub async fn update(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<bool, StoreError> {
+pub async fn update(connection: &mut Connection, key: &KeyRecord) -> Result<bool, StoreError> {
+    const SQL: &str =
+        "UPDATE key_versions SET key_ops = $1, tags = $2, enabled = $3, not_before = $4, expires = $5, updated = $6,
+             policy = $7, policy_type = $8, policy_immutable = $9, sealed = $10, revision = revision + 1
+         WHERE name = $11 AND version = $12 AND revision = $13
+             AND EXISTS (SELECT 1 FROM keys k WHERE k.name = key_versions.name AND k.deleted IS NULL)";
     let policy = key.policy.as_ref();
-    let result = sqlx::query(
-        "UPDATE key_versions SET key_ops = ?, tags = ?, enabled = ?, not_before = ?, expires = ?, updated = ?,
-             policy = ?, policy_type = ?, policy_immutable = ?, sealed = ?, revision = revision + 1
-         WHERE name = ? AND version = ? AND revision = ?
-             AND EXISTS (SELECT 1 FROM keys k WHERE k.name = key_versions.name AND k.deleted IS NULL)",
-    )
-    .bind(json(&key.key_ops))
-    .bind(json(&key.tags))
-    .bind(key.enabled)
-    .bind(key.not_before)
-    .bind(key.expires)
-    .bind(key.updated)
-    .bind(policy.map(|policy| policy.data.as_slice()))
-    .bind(policy.and_then(|policy| policy.content_type.as_deref()))
-    .bind(policy.is_some_and(|policy| policy.immutable))
-    .bind(key.sealed.as_bytes())
-    .bind(&key.name)
-    .bind(&key.version)
-    .bind(key.revision)
-    .execute(connection)
-    .await?;
-    Ok(result.rows_affected() > 0)
+    let changed = change!(
+        connection,
+        SQL,
+        json(&key.key_ops),
+        json(&key.tags),
+        key.enabled,
+        key.not_before,
+        key.expires,
+        key.updated,
+        policy.map(|policy| policy.data.as_slice()),
+        policy.and_then(|policy| policy.content_type.as_deref()),
+        policy.is_some_and(|policy| policy.immutable),
+        key.sealed.as_bytes(),
+        folded(&key.name),
+        &key.version,
+        key.revision,
+    )?;
+    Ok(changed > 0)
 }
 
 /// Marks a name as deleted (`Some`) or live again (`None`).
 pub async fn set_deleted(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     name: &str,
     deleted: Option<(i64, i64)>,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE keys SET deleted = ?, purge_at = ? WHERE name = ?")
-        .bind(deleted.map(|(at, _)| at))
-        .bind(deleted.map(|(_, purge_at)| purge_at))
-        .bind(name)
-        .execute(connection)
-        .await?;
+    let (at, purge_at) = deleted.unzip();
+    change!(
+        connection,
+        "UPDATE keys SET deleted = $1, purge_at = $2 WHERE name = $3",
+        at,
+        purge_at,
+        folded(name)
+    )?;
     Ok(())
 }
 
 /// Destroys a deleted name with all versions. Its generations are kept apart, in case it comes back from a backup.
 /// Returns whether there was one.
-pub async fn purge(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+pub async fn purge(connection: &mut Connection, name: &str) -> Result<bool, StoreError> {
     if !matches!(name_state(&mut *connection, name).await?, NameState::Deleted { .. }) {
         return Ok(false);
     }
     super::releases::retire_generations(connection, name).await?;
-    let result = sqlx::query("DELETE FROM keys WHERE name = ? AND deleted IS NOT NULL")
-        .bind(name)
-        .execute(connection)
-        .await?;
-    Ok(result.rows_affected() > 0)
+    const SQL: &str = "DELETE FROM keys WHERE name = $1 AND deleted IS NOT NULL";
+    Ok(change!(connection, SQL, folded(name))? > 0)
 }
 
 /// Names of deleted keys whose time is over.
-pub async fn due_for_purge(connection: &mut SqliteConnection, now: i64) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT name FROM keys WHERE purge_at <= ? ORDER BY name")
-        .bind(now)
-        .fetch_all(connection)
-        .await?)
+pub async fn due_for_purge(connection: &mut Connection, now: i64) -> Result<Vec<String>, StoreError> {
+    let name = connection.dialect().spelling();
+    let sql = format!("SELECT {name} FROM keys k WHERE k.purge_at <= $1 ORDER BY k.name");
+    on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(now).fetch_all(executor).await?)
+    })
 }
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("lists and maps of strings are JSON")
 }
 
-fn record(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
-    let policy = row.try_get::<Option<Vec<u8>>, _>("policy")?.map(|data| {
-        Ok::<_, StoreError>(KeyReleasePolicy {
-            content_type: row.try_get("policy_type")?,
+/// A version as it is read. What is parsed is borrowed from the driver's buffer.
+#[derive(FromRow)]
+struct Row<'r> {
+    name: String,
+    row_number: i64,
+    version: String,
+    kty: &'r str,
+    modulus: Option<Vec<u8>>,
+    exponent: Option<Vec<u8>>,
+    curve: Option<&'r str>,
+    point: Option<Vec<u8>>,
+    bits: Option<i64>,
+    key_ops: &'r str,
+    tags: &'r str,
+    enabled: bool,
+    not_before: Option<i64>,
+    expires: Option<i64>,
+    created: i64,
+    updated: i64,
+    revision: i64,
+    exportable: bool,
+    policy: Option<Vec<u8>>,
+    policy_type: Option<String>,
+    policy_immutable: bool,
+    sealed: Vec<u8>,
+}
+
+impl Row<'_> {
+    fn record(self) -> Result<KeyRecord, StoreError> {
+        let public = public(self.modulus.zip(self.exponent), self.curve.zip(self.point), self.bits)?;
+        let policy = self.policy.map(|data| KeyReleasePolicy {
+            content_type: self.policy_type,
             data,
-            immutable: row.try_get("policy_immutable")?,
+            immutable: self.policy_immutable,
+        });
+        Ok(KeyRecord {
+            name: self.name,
+            version: self.version,
+            key_type: KeyType::from_name(self.kty).ok_or(StoreError::Corrupt("key type"))?,
+            public,
+            key_ops: from_json(self.key_ops, "list of key operations")?,
+            tags: from_json(self.tags, "set of tags")?,
+            enabled: self.enabled,
+            not_before: self.not_before,
+            expires: self.expires,
+            created: self.created,
+            updated: self.updated,
+            revision: self.revision,
+            exportable: self.exportable,
+            policy,
+            sealed: Sealed::from_bytes(self.sealed),
         })
-    });
-    Ok(KeyRecord {
-        name: row.try_get("name")?,
-        version: row.try_get("version")?,
-        key_type: KeyType::from_name(row.try_get("kty")?).ok_or(StoreError::Corrupt("key type"))?,
-        public: public(row)?,
-        key_ops: from_json(row.try_get("key_ops")?, "list of key operations")?,
-        tags: from_json(row.try_get("tags")?, "set of tags")?,
-        enabled: row.try_get("enabled")?,
-        not_before: row.try_get("not_before")?,
-        expires: row.try_get("expires")?,
-        created: row.try_get("created")?,
-        updated: row.try_get("updated")?,
-        revision: row.try_get("revision")?,
-        exportable: row.try_get("exportable")?,
-        policy: policy.transpose()?,
-        sealed: Sealed::from_bytes(row.try_get("sealed")?),
-    })
+    }
 }
 
 /// The columns of a public part; those of other families are null.
@@ -321,7 +393,7 @@ struct PublicColumns<'a> {
     exponent: Option<&'a [u8]>,
     curve: Option<&'static str>,
     point: Option<&'a [u8]>,
-    bits: Option<u32>,
+    bits: Option<i64>,
 }
 
 impl<'a> PublicColumns<'a> {
@@ -333,21 +405,25 @@ impl<'a> PublicColumns<'a> {
             PublicKey::Ec(point) => {
                 Self { curve: Some(point.curve.name()), point: Some(point.uncompressed()), ..Self::default() }
             }
-            PublicKey::Oct(bits) => Self { bits: Some(bits.number()), ..Self::default() },
+            PublicKey::Oct(bits) => Self { bits: Some(i64::from(bits.number())), ..Self::default() },
         }
     }
 }
 
-fn public(row: &SqliteRow) -> Result<PublicKey, StoreError> {
+fn public(
+    rsa: Option<(Vec<u8>, Vec<u8>)>,
+    ec: Option<(&str, Vec<u8>)>,
+    bits: Option<i64>,
+) -> Result<PublicKey, StoreError> {
     const CORRUPT: StoreError = StoreError::Corrupt("public key");
-    if let (Some(modulus), Some(exponent)) = (row.try_get("modulus")?, row.try_get("exponent")?) {
+    if let Some((modulus, exponent)) = rsa {
         return Ok(PublicKey::Rsa(PublicParts { modulus, exponent }));
     }
-    if let (Some(curve), Some(point)) = (row.try_get::<Option<&str>, _>("curve")?, row.try_get("point")?) {
+    if let Some((curve, point)) = ec {
         let curve = Curve::from_name(curve).ok_or(CORRUPT)?;
         return EcPoint::from_uncompressed(curve, point).map(PublicKey::Ec).ok_or(CORRUPT);
     }
-    let bits: Option<u32> = row.try_get("bits")?;
+    let bits = bits.and_then(|bits| u32::try_from(bits).ok());
     bits.and_then(OctBits::from_number).map(PublicKey::Oct).ok_or(CORRUPT)
 }
 

@@ -1,46 +1,46 @@
-//! The only place with SQL: keys, used tokens, generations and the decision log in one SQLite file.
+//! The only place with SQL: keys, used tokens, generations and the decision log, in one SQLite file or in a schema of a
+//! PostgreSQL database.
 //!
-//! WAL with `synchronous = FULL`: what [`Store::write`] returned is on the disk. All writes go through one
-//! [`writer`]; reads have connections of their own that cannot write.
+//! What [`Store::write`] returned is on the disk. All writes of a service go through one [`writer`]; reads have connections
+//! of their own that cannot write. SQLite is for one service, PostgreSQL for several: see [`postgres`].
 
+mod backend;
 pub mod copy;
 pub mod decisions;
 pub mod keys;
+mod line;
 pub mod meta;
+pub mod place;
+mod postgres;
 pub mod releases;
 pub mod rotation;
 pub mod snapshot;
+mod sqlite;
+pub mod standing;
+pub mod tables;
 mod writer;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Connection as _};
-
+use line::Line;
 use writer::Writer;
-pub use writer::{BoxFuture, Committed};
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations");
+pub use backend::{Connection, Reader, Readers};
+pub use place::Place;
+pub use postgres::{ServerError, Share};
+pub use writer::{BoxFuture, Committed};
 
 /// The database, in the data folder.
 pub const FILE: &str = "keys.sqlite";
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const READERS: u32 = 4;
-
 /// What can go wrong with the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened, or its schema cannot be brought up to date.
-    #[error("could not open the key database {path}")]
+    /// It cannot be opened, or its schema cannot be brought up to date.
+    #[error("could not open the key database {place}")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// The database.
+        place: String,
         /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -54,6 +54,14 @@ pub enum StoreError {
     /// The transaction failed before this write had its turn; nothing of it happened.
     #[error("a transaction on the key database failed before this write had its turn")]
     Undone,
+    /// The database is away; nothing happened.
+    #[error("the key database cannot be reached, and nothing was changed")]
+    Unavailable(#[source] Arc<ServerError>),
+    /// The database was told to commit and did not answer.
+    #[error(
+        "the key database did not answer; whether the change was made is not known: read before trying again"
+    )]
+    Unknown(#[source] Arc<sqlx::Error>),
     /// A row that this program did not write like this.
     #[error("the key database holds a {0} that cannot be read")]
     Corrupt(&'static str),
@@ -62,26 +70,53 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    fn open(place: &Place, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self::Open { place: place.to_string(), source }
+    }
+
+    /// The same once more, for another write that had no turn.
+    fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(error) => Self::Unavailable(Arc::clone(error)),
+            Self::Transaction(error) => Self::Transaction(Arc::clone(error)),
+            _ => Self::Undone,
+        }
+    }
+
+    /// Whether nothing happened because the database was not there, so that trying again later can help.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Statement(error) => postgres::is_absence(error),
+            Self::Transaction(error) => postgres::is_absence(error),
+            _ => false,
+        }
+    }
+}
+
 /// The database.
 pub struct Store {
-    readers: SqlitePool,
+    readers: Readers,
     writer: Writer,
 }
 
 impl Store {
     /// Opens (or makes) the database and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open {
-            path: path.to_owned(),
-            source,
+    pub async fn open(place: &Place) -> Result<Self, StoreError> {
+        let mut connection = open(place, Share::Service).await?;
+        let served = standing::check(&mut connection).await;
+        served.map_err(|error| StoreError::open(place, error.into()))?;
+        let (readers, line) = match (place, connection) {
+            (Place::Sqlite(path), Connection::Sqlite(connection)) => {
+                (Readers::Sqlite(sqlite::readers(path)), Line::sqlite(connection))
+            }
+            (Place::Postgres(server), Connection::Postgres(connection)) => {
+                (Readers::Postgres(postgres::readers(server)), Line::postgres(server.clone(), connection))
+            }
+            _ => return Err(StoreError::Closed),
         };
-        let options = options(path);
-        let mut connection = options.connect().await.map_err(|error| failed(error.into()))?;
-        MIGRATIONS.run(&mut connection).await.map_err(|error| failed(error.into()))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
-        Ok(Self { readers, writer: Writer::start(connection) })
+        Ok(Self { readers, writer: Writer::start(line) })
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -90,20 +125,19 @@ impl Store {
     pub async fn write<T, F>(&self, work: F) -> Result<Committed<T>, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
         self.writer.run(work).await
     }
 
     /// Connections for reading.
-    pub fn readers(&self) -> &SqlitePool {
+    pub fn readers(&self) -> &Readers {
         &self.readers
     }
 
     /// Whether the database answers and the writer lives.
     pub async fn is_healthy(&self) -> bool {
-        let readable = sqlx::query("SELECT 1").execute(&self.readers).await.is_ok();
-        readable && !self.writer.has_ended()
+        decisions::newest(&self.readers).await.is_ok() && !self.writer.has_ended()
     }
 
     /// Ends when the writer does, which it does only when it failed.
@@ -112,26 +146,18 @@ impl Store {
     }
 }
 
-/// For looking at a database that there is, which a service may be writing to.
-fn read_only(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT)
-}
-
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        // A purged key leaves no bytes behind in free pages.
-        .pragma("secure_delete", "on")
-}
-
-/// Closes a connection that was used outside the pool.
-async fn close(connection: SqliteConnection) {
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the key database did not close cleanly");
+/// Opens (or makes) a database and brings its schema up to date; who calls sees to its standing.
+pub async fn open(place: &Place, share: Share) -> Result<Connection, StoreError> {
+    match place {
+        Place::Sqlite(path) => {
+            let opened = sqlite::open(path).await;
+            Ok(Connection::Sqlite(opened.map_err(|error| StoreError::open(place, error))?))
+        }
+        Place::Postgres(server) => {
+            let failed = |error: ServerError| StoreError::open(place, error.into());
+            let mut connection = postgres::connect(server, share).await.map_err(failed)?;
+            postgres::prepare(server, &mut connection).await.map_err(failed)?;
+            Ok(Connection::Postgres(connection))
+        }
     }
 }

@@ -1,130 +1,103 @@
 //! What releases leave behind: tokens that are used up, and the newest generation by key and VM.
 
-use sqlx::sqlite::{SqliteConnection, SqliteExecutor};
-
-use super::StoreError;
+use super::backend::{change, folded, on};
+use super::{Connection, Reader, StoreError};
 
 /// Whether a token has released a key before.
-pub async fn is_used(
-    connection: &mut SqliteConnection,
-    issuer: &str,
-    token: &str,
-) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM used_tokens WHERE issuer = ? AND token = ?")
-        .bind(issuer)
-        .bind(token)
-        .fetch_optional(connection)
-        .await?;
-    Ok(found.is_some())
+pub async fn is_used(connection: &mut Connection, issuer: &str, token: &str) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM used_tokens WHERE issuer = $1 AND token = $2)";
+    on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(issuer).bind(token).fetch_one(executor).await?)
+    })
 }
 
 /// Uses a token up. Fails if it is used already.
 pub async fn use_up(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     issuer: &str,
     token: &str,
     forget: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO used_tokens (issuer, token, forget) VALUES (?, ?, ?)")
-        .bind(issuer)
-        .bind(token)
-        .bind(forget)
-        .execute(connection)
-        .await?;
+    const SQL: &str = "INSERT INTO used_tokens (issuer, token, forget) VALUES ($1, $2, $3)";
+    change!(connection, SQL, issuer, token, forget)?;
     Ok(())
 }
 
 /// Forgets tokens that could not be presented any more at `now`. Returns how many.
-pub async fn forget_tokens(connection: &mut SqliteConnection, now: i64) -> Result<u64, StoreError> {
-    let result =
-        sqlx::query("DELETE FROM used_tokens WHERE forget < ?").bind(now).execute(connection).await?;
-    Ok(result.rows_affected())
+pub async fn forget_tokens(connection: &mut Connection, now: i64) -> Result<u64, StoreError> {
+    Ok(change!(connection, "DELETE FROM used_tokens WHERE forget < $1", now)?)
 }
 
 /// The generation that was released last for this VM.
 pub async fn last_generation(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     name: &str,
     vm_id: &str,
 ) -> Result<Option<u64>, StoreError> {
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT generation FROM generations WHERE name = ? AND vm_id = ?")
-            .bind(name)
-            .bind(vm_id)
-            .fetch_optional(connection)
-            .await?;
+    const SQL: &str = "SELECT generation FROM generations WHERE name = $1 AND vm_id = $2";
+    let found: Option<i64> = on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(folded(name)).bind(vm_id).fetch_optional(executor).await?)
+    })?;
     found.map(unsigned).transpose()
 }
 
 /// Whether the key has released the guest state of any VM.
-pub async fn has_generations(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM generations WHERE name = ? LIMIT 1")
-        .bind(name)
-        .fetch_optional(connection)
-        .await?;
-    Ok(found.is_some())
+pub async fn has_generations(connection: &mut Connection, name: &str) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM generations WHERE name = $1)";
+    on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(folded(name)).fetch_one(executor).await?)
+    })
 }
 
 /// Records the generation that is released now.
 pub async fn record_generation(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     name: &str,
     vm_id: &str,
     generation: u64,
     now: i64,
 ) -> Result<(), StoreError> {
+    const SQL: &str =
+        "INSERT INTO generations (name, vm_id, generation, updated) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name, vm_id) DO UPDATE SET generation = excluded.generation, updated = excluded.updated";
     let generation = i64::try_from(generation).map_err(|_| StoreError::Corrupt("generation"))?;
-    sqlx::query(
-        "INSERT INTO generations (name, vm_id, generation, updated) VALUES (?, ?, ?, ?)
-         ON CONFLICT (name, vm_id) DO UPDATE SET generation = excluded.generation, updated = excluded.updated",
-    )
-    .bind(name)
-    .bind(vm_id)
-    .bind(generation)
-    .bind(now)
-    .execute(connection)
-    .await?;
+    change!(connection, SQL, folded(name), vm_id, generation, now)?;
     Ok(())
 }
 
 /// The generations of a name, by VM.
-pub async fn generations(
-    executor: impl SqliteExecutor<'_>,
+pub async fn generations<'c>(
+    reader: impl Into<Reader<'c>>,
     name: &str,
 ) -> Result<Vec<(String, u64)>, StoreError> {
+    const SQL: &str = "SELECT vm_id, generation FROM generations WHERE name = $1 ORDER BY vm_id";
     let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT vm_id, generation FROM generations WHERE name = ? ORDER BY vm_id")
-            .bind(name)
-            .fetch_all(executor)
-            .await?;
+        on!(reader, |executor| Ok(sqlx::query_as(SQL).bind(folded(name)).fetch_all(executor).await?))?;
     rows.into_iter().map(|(vm, number)| Ok((vm, unsigned(number)?))).collect()
 }
 
 /// Keeps the generations of a name that is about to be purged, under each of its versions: a key that comes back from a
 /// backup must not forget them.
-pub async fn retire_generations(connection: &mut SqliteConnection, name: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO retired_generations (version, vm_id, generation)
+pub async fn retire_generations(connection: &mut Connection, name: &str) -> Result<(), StoreError> {
+    const SQL: &str = "INSERT INTO retired_generations (version, vm_id, generation)
          SELECT v.version, g.vm_id, g.generation FROM generations g JOIN key_versions v ON v.name = g.name
-         WHERE g.name = ?
-         ON CONFLICT (version, vm_id) DO UPDATE SET generation = MAX(generation, excluded.generation)",
-    )
-    .bind(name)
-    .execute(connection)
-    .await?;
+         WHERE g.name = $1
+         ON CONFLICT (version, vm_id) DO UPDATE SET generation = CASE
+             WHEN excluded.generation > retired_generations.generation THEN excluded.generation
+             ELSE retired_generations.generation END";
+    change!(connection, SQL, folded(name))?;
     Ok(())
 }
 
 /// The newest generations that a purged version had, by VM.
 pub async fn retired_generations(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     version: &str,
 ) -> Result<Vec<(String, u64)>, StoreError> {
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT vm_id, generation FROM retired_generations WHERE version = ?")
-            .bind(version)
-            .fetch_all(connection)
-            .await?;
+    const SQL: &str = "SELECT vm_id, generation FROM retired_generations WHERE version = $1";
+    let rows: Vec<(String, i64)> = on!(&mut *connection, |executor| {
+        Ok(sqlx::query_as(SQL).bind(version).fetch_all(executor).await?)
+    })?;
     rows.into_iter().map(|(vm, number)| Ok((vm, unsigned(number)?))).collect()
 }
 

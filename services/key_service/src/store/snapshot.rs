@@ -3,12 +3,10 @@
 //! One read transaction, so a service may write meanwhile. No migration runs: what an older program wrote is told, not
 //! changed.
 
-use std::path::Path;
-
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnection;
-
-use super::{MIGRATIONS, StoreError, read_only};
+use super::backend::{Connection, on};
+use super::place::Place;
+use super::postgres::{self, Share};
+use super::{StoreError, sqlite};
 
 /// How many of what there is.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -33,46 +31,71 @@ pub enum Schema {
 /// An open read transaction.
 pub struct Snapshot {
     /// For the readers of the other files here.
-    pub connection: SqliteConnection,
+    pub connection: Connection,
 }
 
 impl Snapshot {
     /// Opens a database that there is.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source: sqlx::Error| StoreError::Open { path: path.to_owned(), source: source.into() };
-        let mut connection = read_only(path).connect().await.map_err(failed)?;
-        sqlx::query("BEGIN").execute(&mut connection).await?;
+    pub async fn open(place: &Place) -> Result<Self, StoreError> {
+        let mut connection = match place {
+            Place::Sqlite(path) => {
+                let opened = sqlite::look(path).await;
+                Connection::Sqlite(opened.map_err(|error| StoreError::open(place, error.into()))?)
+            }
+            Place::Postgres(server) => {
+                let opened = postgres::connect(server, Share::Look).await;
+                Connection::Postgres(opened.map_err(|error| StoreError::open(place, error.into()))?)
+            }
+        };
+        begin(&mut connection).await?;
         Ok(Self { connection })
     }
 
     /// Ends the transaction.
     pub async fn close(self) {
-        super::close(self.connection).await;
+        self.connection.close().await;
     }
 
-    /// What SQLite finds wrong with its own structures, and with rows that refer to others; nothing if all is well.
+    /// What the database finds wrong with its own structures, and with rows that refer to others; nothing if all is well.
+    /// PostgreSQL has constraints that it holds itself; its pages are `pg_amcheck`'s to check.
     pub async fn damage(&mut self) -> Result<Option<String>, StoreError> {
-        let found: String =
-            sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut self.connection).await?;
+        let Connection::Sqlite(file) = &mut self.connection else { return Ok(None) };
+        let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut *file).await?;
         if found != "ok" {
             return Ok(Some(found));
         }
-        let orphan = sqlx::query("PRAGMA foreign_key_check").fetch_optional(&mut self.connection).await?;
+        let orphan = sqlx::query("PRAGMA foreign_key_check").fetch_optional(file).await?;
         Ok(orphan.map(|_| "a row refers to a key that there is not".to_owned()))
     }
 
     /// Whose schema it is, by the migrations that ran.
     pub async fn schema(&mut self) -> Result<Schema, StoreError> {
-        let tables = "SELECT COUNT(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
-        let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut self.connection).await?;
-        if tables == 0 {
+        if !self.has_migrations().await? {
             return Ok(Schema::Other(0));
         }
         let ran = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
-        let ran: Vec<(i64, Vec<u8>)> = sqlx::query_as(ran).fetch_all(&mut self.connection).await?;
-        let ours = MIGRATIONS.iter().map(|migration| (migration.version, migration.checksum.to_vec()));
+        let ran: Vec<(i64, Vec<u8>)> =
+            on!(&mut self.connection, |executor| Ok(sqlx::query_as(ran).fetch_all(executor).await?))?;
+        let migrations = match self.connection {
+            Connection::Sqlite(_) => &sqlite::MIGRATIONS,
+            Connection::Postgres(_) => &postgres::MIGRATIONS,
+        };
+        let ours = migrations.iter().map(|migration| (migration.version, migration.checksum.to_vec()));
         let newest = ran.last().map_or(0, |(version, _)| *version);
         Ok(if ours.eq(ran) { Schema::Ours } else { Schema::Other(newest) })
+    }
+
+    async fn has_migrations(&mut self) -> Result<bool, StoreError> {
+        let sql = match self.connection {
+            Connection::Sqlite(_) => {
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')"
+            }
+            Connection::Postgres(_) => {
+                "SELECT EXISTS (SELECT 1 FROM pg_tables
+                     WHERE schemaname = current_schema() AND tablename = '_sqlx_migrations')"
+            }
+        };
+        on!(&mut self.connection, |executor| Ok(sqlx::query_scalar(sql).fetch_one(executor).await?))
     }
 
     /// How many of what there is.
@@ -80,6 +103,17 @@ impl Snapshot {
         let sql = "SELECT (SELECT COUNT(*) FROM keys WHERE deleted IS NULL) AS live,
                           (SELECT COUNT(*) FROM keys WHERE deleted IS NOT NULL) AS deleted,
                           (SELECT COUNT(*) FROM key_versions) AS versions";
-        Ok(sqlx::query_as(sql).fetch_one(&mut self.connection).await?)
+        on!(&mut self.connection, |executor| Ok(sqlx::query_as(sql).fetch_one(executor).await?))
     }
+}
+
+async fn begin(connection: &mut Connection) -> Result<(), StoreError> {
+    match connection {
+        Connection::Sqlite(file) => sqlx::query("BEGIN").execute(file).await.map(drop)?,
+        Connection::Postgres(server) => {
+            let sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            sqlx::query(sql).execute(server).await.map(drop)?;
+        }
+    }
+    Ok(())
 }

@@ -1,16 +1,18 @@
 //! One task that owns the only writing connection and commits waiting writes together.
 //!
 //! Writes that arrive while a commit waits for the disk share the next transaction, each in a savepoint of its own, so
-//! that durability costs one sync for many requests. A caller is answered after the commit, never before.
+//! that durability costs one sync for many requests. A caller is answered after the commit, never before. Where a commit
+//! was sent and its answer did not come, every caller of the batch is told that nobody knows.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
+use super::backend::change;
+use super::line::{Failed, Line};
+use super::{Connection, StoreError, postgres};
 
 /// Most writes in one transaction.
 const BATCH: usize = 64;
@@ -38,7 +40,8 @@ impl<T, E> Committed<Result<T, E>> {
 }
 
 type Tell = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done> + Send>;
+/// Work with its turn, or why it has none.
+type Job = Box<dyn for<'c> FnOnce(Result<&'c mut Connection, StoreError>) -> BoxFuture<'c, Done> + Send>;
 
 /// A job that ran: whether its effects stay, and how its caller is told.
 struct Done {
@@ -53,9 +56,9 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task. It ends when the handle is dropped.
-    pub fn start(connection: SqliteConnection) -> Self {
+    pub fn start(line: Line) -> Self {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, waiting));
+        tokio::spawn(serve(line, waiting));
         Self { jobs }
     }
 
@@ -63,12 +66,15 @@ impl Writer {
     pub async fn run<T, F>(&self, work: F) -> Result<Committed<T>, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, StoreError>> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
+        let job: Job = Box::new(move |turn| {
             Box::pin(async move {
-                let outcome = work(connection).await;
+                let outcome = match turn {
+                    Ok(connection) => work(connection).await,
+                    Err(error) => Err(error),
+                };
                 let keep = outcome.is_ok();
                 let tell: Tell = Box::new(move |commit| {
                     // A caller that went away does not undo its write.
@@ -90,39 +96,69 @@ impl Writer {
     }
 }
 
-async fn serve(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Job>) {
+async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Job>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         let mut told = Vec::with_capacity(batch.len());
-        let result = transact(&mut connection, &mut batch, &mut told).await.map_err(Arc::new);
-        if result.is_err() {
-            // Jobs that did not run are dropped, and their callers see `Undone`.
-            batch.clear();
-            let _ = sqlx::query("ROLLBACK").execute(&mut connection).await;
-        }
+        let result = transact(&mut line, &mut batch, &mut told).await;
+        // Jobs that did not run are dropped, and their callers see `Undone`.
+        batch.clear();
+        let result = result.map_err(|failed| match failed {
+            Failed::Undone(error) => (Arc::new(error), StoreError::Transaction as fn(_) -> _),
+            Failed::Unknown(error) => (Arc::new(error), StoreError::Unknown as fn(_) -> _),
+        });
         for tell in told {
-            tell(result.clone().map_err(StoreError::Transaction));
+            tell(result.clone().map_err(|(error, kind)| kind(error)));
         }
     }
-    super::close(connection).await;
+    line.close().await;
 }
 
-async fn transact(
-    connection: &mut SqliteConnection,
+async fn transact(line: &mut Line, batch: &mut Vec<Job>, told: &mut Vec<Tell>) -> Result<(), Failed> {
+    let connection = match line.begin().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            refuse(batch, told, &error).await;
+            return Ok(());
+        }
+    };
+    let worked = match connection {
+        Connection::Sqlite(_) => work(connection, batch, told).await,
+        Connection::Postgres(_) => {
+            let worked = tokio::time::timeout(postgres::WRITE_TIMEOUT, work(connection, batch, told)).await;
+            worked.unwrap_or_else(|_| Err(postgres::late("working")))
+        }
+    };
+    match worked {
+        Ok(()) => line.commit().await,
+        Err(error) => {
+            line.abandon().await;
+            Err(Failed::Undone(error))
+        }
+    }
+}
+
+/// Tells everyone why there is no turn.
+async fn refuse(batch: &mut Vec<Job>, told: &mut Vec<Tell>, error: &StoreError) {
+    for job in batch.drain(..) {
+        told.push(job(Err(error.again())).await.tell);
+    }
+}
+
+async fn work(
+    connection: &mut Connection,
     batch: &mut Vec<Job>,
     told: &mut Vec<Tell>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for job in batch.drain(..) {
-        sqlx::query("SAVEPOINT job").execute(&mut *connection).await?;
-        let done = job(connection).await;
+        change!(connection, "SAVEPOINT job")?;
+        let done = job(Ok(&mut *connection)).await;
         told.push(done.tell);
         if !done.keep {
-            sqlx::query("ROLLBACK TO job").execute(&mut *connection).await?;
+            change!(connection, "ROLLBACK TO SAVEPOINT job")?;
         }
-        sqlx::query("RELEASE job").execute(&mut *connection).await?;
+        change!(connection, "RELEASE SAVEPOINT job")?;
     }
-    sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(())
 }
 
@@ -147,11 +183,11 @@ mod tests {
             .execute(&mut connection)
             .await
             .unwrap();
-        Writer::start(connection)
+        Writer::start(Line::sqlite(connection))
     }
 
-    async fn insert(connection: &mut SqliteConnection, number: i64) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO numbers VALUES (?)").bind(number).execute(connection).await?;
+    async fn insert(connection: &mut Connection, number: i64) -> Result<(), StoreError> {
+        change!(connection, "INSERT INTO numbers VALUES ($1)", number)?;
         Ok(())
     }
 
@@ -208,7 +244,7 @@ mod tests {
             Box::pin(async move {
                 insert(connection, 1).await?;
                 // Ends the transaction under the writer's feet, so that its own statements fail.
-                sqlx::query("ROLLBACK").execute(connection).await?;
+                change!(connection, "ROLLBACK")?;
                 Ok(())
             })
         });

@@ -17,6 +17,7 @@ mod migration;
 mod operations;
 mod operator;
 mod planted;
+mod postgres;
 mod refusals;
 mod release;
 mod rotation;

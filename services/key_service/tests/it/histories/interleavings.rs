@@ -127,7 +127,7 @@ fn was_a_load(histories: &Histories) {
     }
 }
 
-async fn interleave<V: Vault>(vault: V) {
+pub async fn interleave<V: Vault>(vault: V) {
     let (vault, load) = (Arc::new(vault), Arc::new(Load::on(6)));
     load.run(&vault, CLIENTS, CALLS, seed()).await;
     let histories = load.take();

@@ -10,18 +10,20 @@ use super::checker::{Event, Wanted, ends};
 use super::interleavings::Process;
 use super::load::{Fuse, Histories, Load, NAMES};
 use super::model::{Answer, Call, KeyState, Name, Request};
+use super::requests::Vault;
 use super::rng::{Rng, seed};
 use super::witness::Witness;
 use crate::support::vault::Folder;
 
-const CLIENTS: u64 = 64;
+pub const CLIENTS: u64 = 64;
 /// More than any client comes to before its vault is killed.
-const CALLS: u32 = 1000;
+pub const CALLS: u32 = 1000;
 /// Starts and ends of calls before the kill: from the first ones to well into the load.
-const EARLIEST: u64 = 70;
-const SPREAD: u64 = 500;
+pub const EARLIEST: u64 = 70;
+pub const SPREAD: u64 = 500;
 
-fn kills() -> u64 {
+/// How many times.
+pub fn kills() -> u64 {
     let wanted = std::env::var("CASEMATE_KILLS").ok();
     wanted.map_or(20, |text| text.parse().expect("CASEMATE_KILLS is a number"))
 }
@@ -41,7 +43,7 @@ async fn killed_under_load(mut vault: Process, load: Load, at: u64, seed: u64) -
 }
 
 /// Looks at every name; a deleted one is recovered, to see all of its versions.
-async fn look(vault: &Process, load: &Load) {
+pub async fn look(vault: &impl Vault, load: &Load) {
     for name in NAMES {
         load.call(vault, name, Call::Read, None).await;
         if let Some(Answer::Key(..)) = load.call(vault, name, Call::ReadDeleted, None).await {
@@ -52,14 +54,14 @@ async fn look(vault: &Process, load: &Load) {
 }
 
 /// The states in which the names can be now.
-struct States(HashMap<&'static str, HashSet<KeyState>>);
+pub struct States(HashMap<&'static str, HashSet<KeyState>>);
 
 impl States {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(NAMES.map(|(name, _)| (name, HashSet::from([KeyState::default()]))).into())
     }
 
-    fn advance(&mut self, histories: &Histories, round: u64) {
+    pub fn advance(&mut self, histories: &Histories, round: u64) {
         for (name, states) in &mut self.0 {
             let history = histories.get(name).map(Vec::as_slice).unwrap_or_default();
             *states = ends::<Name>(states, history, Wanted::AllEnds).unwrap_or_else(|stuck| {
@@ -76,24 +78,30 @@ impl States {
 
 /// Leaves out unanswered requests of which the log has no entry. If one of them happened all the same, what it left
 /// behind has no explanation, and the search finds no order.
-fn only_recorded(history: &mut Vec<Event<Request>>, operations: &HashSet<String>) {
+pub fn only_recorded(history: &mut Vec<Event<Request>>, operations: &HashSet<String>) {
     history.retain(|event| event.answered || operations.contains(event.call.call.changes()));
 }
 
 /// What was seen in all, so that a run that tested nothing does not pass for one.
 #[derive(Debug, Default)]
-struct Tally {
+pub struct Tally {
     answered: usize,
     unanswered: usize,
     purged: usize,
 }
 
 impl Tally {
-    fn add(&mut self, histories: &Histories) {
+    pub fn add(&mut self, histories: &Histories) {
         let answers = || histories.values().flatten().map(|event| event.call.answer.as_ref());
         self.answered += answers().flatten().count();
         self.unanswered += answers().filter(Option::is_none).count();
         self.purged += answers().filter(|answer| *answer == Some(&Answer::Purged)).count();
+    }
+
+    /// Fails if there was too little of it.
+    pub fn was_a_load(&self, kills: u64) {
+        let each = usize::try_from(kills).expect("few");
+        assert!(self.answered > 50 * each && self.unanswered > 5 * each && self.purged > 0, "{self:?}");
     }
 }
 
@@ -118,6 +126,5 @@ async fn a_vault_that_is_killed_under_load_keeps_what_it_answered() {
         states.advance(&histories, round);
     }
     eprintln!("{kills} kills: {tally:?}, {} entries in the log", witness.entries);
-    let each = usize::try_from(kills).expect("few");
-    assert!(tally.answered > 50 * each && tally.unanswered > 5 * each && tally.purged > 0, "{tally:?}");
+    tally.was_a_load(kills);
 }

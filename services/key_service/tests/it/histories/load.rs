@@ -88,6 +88,18 @@ impl Load {
 
     /// Runs clients until each has made its calls, or the vault is dead. Afterwards nothing is under way.
     pub async fn run<V: Vault>(self: &Arc<Self>, vault: &Arc<V>, clients: u64, calls: u32, seed: u64) {
+        self.run_clients(vault, clients, calls, seed).await;
+        self.all_is_over();
+    }
+
+    /// The same, where what was not answered may still be under way.
+    pub async fn run_clients<V: Vault>(
+        self: &Arc<Self>,
+        vault: &Arc<V>,
+        clients: u64,
+        calls: u32,
+        seed: u64,
+    ) {
         let client = |number| {
             let (load, vault) = (Arc::clone(self), Arc::clone(vault));
             tokio::spawn(async move { load.client(&*vault, Rng::new(seed, number), calls).await })
@@ -96,6 +108,10 @@ impl Load {
         for task in tasks {
             task.await.expect("every answer is one that a vault may give");
         }
+    }
+
+    /// What was not answered until now, has happened or never will.
+    pub fn all_is_over(&self) {
         let over = self.clock.fetch_add(1, Ordering::SeqCst);
         let mut histories = self.histories.lock().expect("no client failed");
         let unanswered = histories.values_mut().flatten().filter(|event| !event.answered);

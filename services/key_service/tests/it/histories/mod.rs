@@ -7,6 +7,7 @@ mod kills;
 mod load;
 mod model;
 mod model_tests;
+mod replicas;
 mod requests;
 mod rng;
 mod witness;

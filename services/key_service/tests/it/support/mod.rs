@@ -2,5 +2,6 @@
 
 pub mod issuer;
 pub mod jwk;
+pub mod postgres;
 pub mod unwrap;
 pub mod vault;

@@ -27,6 +27,9 @@ pub const USER: &str = "Key Vault Crypto User";
 pub const RELEASE_USER: &str = "Key Vault Crypto Service Release User";
 pub const NOW: i64 = 1_800_000_000;
 
+/// Which database vaults of this process are made on.
+pub const STORE: &str = "CASEMATE_KEYS_STORE";
+
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
 
 /// An answer.
@@ -61,19 +64,50 @@ pub struct Folder {
     pub dir: TempDir,
     pub clock: Arc<AtomicI64>,
     pub allow_development_roots: bool,
+    /// `[database]`, for a vault on a server.
+    pub database: String,
 }
 
 impl Folder {
+    /// For a vault in a file; with `CASEMATE_KEYS_STORE=postgres` in the environment, on the tests' server.
     pub fn new() -> Self {
+        match std::env::var(STORE).as_deref() {
+            Ok("postgres") => Self::on_postgres(),
+            Ok(other) => panic!("{STORE}={other}: there is postgres only"),
+            Err(_) => Self::in_a_file(),
+        }
+    }
+
+    /// A vault in a file.
+    pub fn in_a_file() -> Self {
         let dir = TempDir::new().expect("a temporary folder");
         attestation().publish(&dir.path().join("attestation.json"));
         control_plane().publish(&dir.path().join("control.json"));
-        Self { dir, clock: Arc::new(AtomicI64::new(NOW)), allow_development_roots: true }
+        Self {
+            dir,
+            clock: Arc::new(AtomicI64::new(NOW)),
+            allow_development_roots: true,
+            database: String::new(),
+        }
+    }
+
+    /// A vault on the tests' PostgreSQL server.
+    pub fn on_postgres() -> Self {
+        Self { database: super::postgres::shared().section(), ..Self::in_a_file() }
+    }
+
+    /// Another service on the same database: with a data folder of its own, and the same master key.
+    pub fn replica(&self) -> Self {
+        let other = Self { database: self.database.clone(), clock: self.clock.clone(), ..Self::in_a_file() };
+        let key = other.dir.path().join("master.key");
+        std::os::unix::fs::symlink(self.dir.path().join("master.key"), key).expect("a link");
+        other
     }
 
     pub fn config_text(&self) -> String {
         let dir = self.dir.path().display();
         let development = self.allow_development_roots;
+        let database = &self.database;
         format!(
             r#"
 listen = "127.0.0.1:0"
@@ -83,6 +117,7 @@ tls_certificate = "{dir}/tls.pem"
 tls_key = "{dir}/tls.key"
 allow_development_roots = {development}
 
+{database}
 [master_key]
 file = "{dir}/master.key"
 create = true

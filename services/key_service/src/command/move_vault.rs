@@ -1,0 +1,243 @@
+//! `casemate-keys move`: a whole vault from one database to another, a SQLite file or a schema of a PostgreSQL server.
+//!
+//! Both ends are marked before a row is copied, and no service runs on a marked database. So whenever this program or the
+//! machine dies, at most one end is a vault, and the same command again goes on:
+//!
+//! ```text
+//!   source        target
+//!   (vault)       empty
+//!   source        empty       from here on no service runs on the source
+//!   source        target      the copy, in one transaction
+//!   source        target      read back, compared, every key opened
+//!   left          target      from here on the source is no vault any more
+//!   left          (vault)     with an entry of the move at the end of its log
+//! ```
+//!
+//! Until the source is `left`, `--call-off` makes it a vault again: the target never became one.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use public_api::decision_log::Decision;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::move_copy::{copy, wipe};
+use super::move_seal::Seals;
+use super::move_verify::verify;
+use super::{CommandError, check, refusals};
+use crate::app::state::{locked, rfc3339};
+use crate::config::{Config, MasterKeyConfig};
+use crate::crypto::seal::MasterKey;
+use crate::store::decisions::{self, Event};
+use crate::store::snapshot::Snapshot;
+use crate::store::standing::{self, Part, Standing};
+use crate::store::{self, Connection, Place, Share, tables};
+
+/// From where to where.
+#[derive(Debug, clap::Args)]
+pub struct MoveArguments {
+    /// Configuration of the service that the vault is moved from; it must not run.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Configuration of the service that it is moved to; its database must be empty.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Give up a move that did not end: the source becomes a vault again.
+    #[arg(long)]
+    call_off: bool,
+}
+
+/// One end of a move, for nobody else while this value lives.
+pub(super) struct End {
+    pub connection: Connection,
+    pub config: Config,
+    pub place: Place,
+    _lock: Option<File>,
+}
+
+impl MoveArguments {
+    /// Moves, or goes on with a move.
+    pub async fn run(self) -> Result<Value, CommandError> {
+        let (from, to) = (Config::load(&self.from)?, Config::load(&self.to)?);
+        if from.place()?.to_string() == to.place()?.to_string() {
+            return Err(refusals::move_to_itself(&to.place()?));
+        }
+        let mut source = End::source(from).await?;
+        if self.call_off {
+            let done = call_off(&mut source).await;
+            source.connection.close().await;
+            return done;
+        }
+        let mut target = End::target(to).await?;
+        let done = move_vault(&mut source, &mut target).await;
+        source.connection.close().await;
+        target.connection.close().await;
+        done
+    }
+}
+
+impl End {
+    /// Opens a vault that there is, after a look at it that changes nothing.
+    async fn source(config: Config) -> Result<Self, CommandError> {
+        let place = config.place()?;
+        let mut snapshot = Snapshot::open(&place).await.map_err(refusals::of_store)?;
+        let whole = check::schema(&mut snapshot).await;
+        snapshot.close().await;
+        whole?;
+        Self::alone(config, place).await
+    }
+
+    async fn target(config: Config) -> Result<Self, CommandError> {
+        let place = config.place()?;
+        Self::alone(config, place).await
+    }
+
+    async fn alone(config: Config, place: Place) -> Result<Self, CommandError> {
+        let lock = match &place {
+            Place::Sqlite(file) => {
+                let folder = file.parent().unwrap_or(Path::new("/"));
+                crate::app::state::data_dir(folder)?;
+                Some(locked(folder)?)
+            }
+            Place::Postgres(_) => None,
+        };
+        let connection = store::open(&place, Share::Alone).await?;
+        Ok(Self { connection, config, place, _lock: lock })
+    }
+
+    async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
+        let mut write = Write::begin(&mut self.connection).await?;
+        standing::write(write.connection(), standing).await?;
+        write.commit().await
+    }
+}
+
+/// A write transaction on one end.
+pub(super) struct Write<'c>(&'c mut Connection);
+
+impl<'c> Write<'c> {
+    pub async fn begin(connection: &'c mut Connection) -> Result<Self, CommandError> {
+        connection.begin().await?;
+        Ok(Self(connection))
+    }
+
+    pub fn connection(&mut self) -> &mut Connection {
+        self.0
+    }
+
+    pub async fn commit(self) -> Result<(), CommandError> {
+        Ok(self.0.commit().await?)
+    }
+}
+
+async fn call_off(source: &mut End) -> Result<Value, CommandError> {
+    match standing::read(&mut source.connection).await? {
+        Some(Standing { part: Part::Source, other, id }) => {
+            source.mark(None).await?;
+            let text = format!("the incomplete copy at {other} is never served; remove it");
+            Ok(json!({"status": "calledOff", "vault": source.place.to_string(), "move": id, "remark": text}))
+        }
+        Some(standing) => Err(refusals::not_to_be_called_off(&standing)),
+        None => Err(refusals::nothing_to_call_off(&source.place)),
+    }
+}
+
+async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
+    let marks = Marks::of(source, target).await?;
+    let seals = Seals::of(source, target).await?;
+    if marks.part != Part::Left {
+        source.mark(Some(&marks.at_source(Part::Source))).await?;
+        let copied = fill(source, target, &marks, &seals).await;
+        if copied.is_err() && marks.is_new {
+            // The target never was a vault, so the source may be one again. If even that fails, its mark stays.
+            let _ = source.mark(None).await;
+        }
+        copied?;
+        source.mark(Some(&marks.at_source(Part::Left))).await?;
+    }
+    finish(source, target, &marks, &seals).await
+}
+
+/// Copies and reads back.
+async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<(), CommandError> {
+    let mut write = Write::begin(&mut target.connection).await?;
+    wipe(write.connection()).await?;
+    copy(&mut source.connection, write.connection(), seals).await?;
+    standing::write(write.connection(), Some(&marks.at_target())).await?;
+    write.commit().await?;
+    verify(&mut source.connection, &target.place, seals).await
+}
+
+/// Makes the target a vault, with an entry of the move.
+async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<Value, CommandError> {
+    let detail = json!({
+        "operation": "moveVault",
+        "from": source.place.to_string(),
+        "to": target.place.to_string(),
+        "move": marks.id,
+        "masterKeyId": seals.to.id().as_str(),
+    });
+    let event = Event {
+        time: rfc3339(jiff::Timestamp::now().as_second()),
+        decision: Decision::PolicyChanged,
+        subject: target.config.base_url().to_owned(),
+        denial: None,
+        detail,
+    };
+    let mut write = Write::begin(&mut target.connection).await?;
+    standing::write(write.connection(), None).await?;
+    let entries = decisions::append(write.connection(), event).await?;
+    write.commit().await?;
+    Ok(json!({
+        "status": "moved",
+        "from": source.place.to_string(),
+        "to": target.place.to_string(),
+        "move": marks.id,
+        "sealedAnew": seals.is_anew(),
+        "log": {"entries": entries},
+    }))
+}
+
+/// What stands at both ends.
+struct Marks {
+    id: String,
+    /// Where the source stands; `Source` for a move that begins.
+    part: Part,
+    is_new: bool,
+    from: String,
+    to: String,
+}
+
+impl Marks {
+    /// Refuses what is neither the beginning of a move nor its middle.
+    async fn of(source: &mut End, target: &mut End) -> Result<Self, CommandError> {
+        let from = standing::read(&mut source.connection).await?;
+        let to = standing::read(&mut target.connection).await?;
+        let is_empty = tables::are_empty(&mut target.connection).await?;
+        let (id, part, is_new) = match (from, to) {
+            (None, None) if is_empty => (Uuid::new_v4().to_string(), Part::Source, true),
+            (Some(Standing { part: Part::Source, id, .. }), None) if is_empty => (id, Part::Source, false),
+            (Some(from), Some(to)) if from.part != Part::Target && from.id == to.id => {
+                (from.id, from.part, false)
+            }
+            (Some(from), _) if from.part != Part::Source => return Err(refusals::not_a_vault(&from)),
+            (_, Some(to)) => return Err(refusals::target_of_another_move(&target.place, &to)),
+            (_, None) => return Err(refusals::target_not_empty(&target.place)),
+        };
+        Ok(Self { id, part, is_new, from: source.place.to_string(), to: target.place.to_string() })
+    }
+
+    fn at_source(&self, part: Part) -> Standing {
+        Standing { part, other: self.to.clone(), id: self.id.clone() }
+    }
+
+    fn at_target(&self) -> Standing {
+        Standing { part: Part::Target, other: self.from.clone(), id: self.id.clone() }
+    }
+}
+
+/// The master key of an end whose database names it.
+pub(super) fn master_key(config: &Config, id: &str) -> Result<MasterKey, CommandError> {
+    Ok(MasterKey::load(&MasterKeyConfig { create: false, ..config.master_key.clone() }, Some(id))?)
+}
