@@ -22,7 +22,7 @@ impl Seals {
         let id = id.ok_or_else(refusals::never_used)?;
         let from = master_key(&source.config, &String::from_utf8_lossy(&id))?;
         let settings = &target.config.master_key;
-        let to = MasterKey::load(&settings.file, settings.create, None)?;
+        let to = MasterKey::load(settings, None)?;
         Ok(Self { from, to })
     }
 
