@@ -26,7 +26,8 @@ use super::move_copy::{copy, wipe};
 use super::move_seal::Seals;
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
-use crate::app::state::{locked, rfc3339};
+use crate::app::reach;
+use crate::app::state::{data_dir, locked, rfc3339};
 use crate::config::Config;
 use crate::crypto::seal::MasterKey;
 use crate::store::decisions::{self, Event};
@@ -97,7 +98,7 @@ impl End {
         let lock = match &place {
             Place::Sqlite(file) => {
                 let folder = file.parent().unwrap_or(Path::new("/"));
-                crate::app::state::data_dir(folder)?;
+                data_dir(folder)?;
                 Some(locked(folder)?)
             }
             Place::Postgres(_) => None,
@@ -148,6 +149,7 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     let seals = Seals::of(source, target).await?;
     if marks.part != Part::Left {
         source.mark(Some(&marks.at_source(Part::Source))).await?;
+        reach("the source of a move is marked");
         let copied = fill(source, target, &marks, &seals).await;
         if copied.is_err() && marks.is_new {
             // The target never was a vault, so the source may be one again. If even that fails, its mark stays.
@@ -155,32 +157,25 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
         }
         copied?;
         source.mark(Some(&marks.at_source(Part::Left))).await?;
+        reach("the source of a move is left");
     }
     finish(source, target, &marks, &seals).await
 }
 
 /// Copies and reads back.
-async fn fill(
-    source: &mut End,
-    target: &mut End,
-    marks: &Marks,
-    seals: &Seals,
-) -> Result<(), CommandError> {
+async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<(), CommandError> {
     let mut write = Write::begin(&mut target.connection).await?;
     wipe(write.connection()).await?;
     copy(&mut source.connection, write.connection(), seals).await?;
     standing::write(write.connection(), Some(&marks.at_target())).await?;
+    reach("the target of a move is written");
     write.commit().await?;
+    reach("the target of a move is filled");
     verify(&mut source.connection, &target.place, seals).await
 }
 
 /// Makes the target a vault, with an entry of the move.
-async fn finish(
-    source: &End,
-    target: &mut End,
-    marks: &Marks,
-    seals: &Seals,
-) -> Result<Value, CommandError> {
+async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<Value, CommandError> {
     let detail = json!({
         "operation": "moveVault",
         "from": source.place.to_string(),
@@ -199,6 +194,7 @@ async fn finish(
     standing::write(write.connection(), None).await?;
     let entries = decisions::append(write.connection(), event).await?;
     write.commit().await?;
+    reach("the target of a move is a vault");
     Ok(json!({
         "status": "moved",
         "from": source.place.to_string(),

@@ -51,7 +51,20 @@ async fn compare(
 
 /// Everything but the seal, and the number of the row.
 fn are_alike(one: &Version, other: &Version) -> bool {
-    let Version { row_number: _, sealed: _, name, version, number, kty, modulus, exponent, curve, point, bits, .. } = one;
+    let Version {
+        row_number: _,
+        sealed: _,
+        name,
+        version,
+        number,
+        kty,
+        modulus,
+        exponent,
+        curve,
+        point,
+        bits,
+        ..
+    } = one;
     (name, version, number, kty) == (&other.name, &other.version, &other.number, &other.kty)
         && (modulus, exponent, curve, point, bits)
             == (&other.modulus, &other.exponent, &other.curve, &other.point, &other.bits)
@@ -71,7 +84,8 @@ async fn same<R: Row>(
     let (mut here, mut there) = (R::FIRST, R::FIRST);
     loop {
         let (ours, theirs): (Vec<R>, Vec<R>) = (page(source, &here).await?, page(target, &there).await?);
-        let alike = ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(one, other)| equal(one, other));
+        let alike =
+            ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(one, other)| equal(one, other));
         if !alike {
             return Err(refusals::copy_differs(R::NAME));
         }

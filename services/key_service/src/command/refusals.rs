@@ -146,7 +146,14 @@ pub fn not_to_be_called_off(standing: &Standing) -> CommandError {
 /// There is no move.
 pub fn nothing_to_call_off(place: &Place) -> CommandError {
     let rule = "only a move that was begun is called off";
-    refused("NoMove", "--call-off", "a vault that is being moved", place.to_string(), rule, "start the service")
+    refused(
+        "NoMove",
+        "--call-off",
+        "a vault that is being moved",
+        place.to_string(),
+        rule,
+        "start the service",
+    )
 }
 
 /// A database's error: a refusal if the file is to blame.
