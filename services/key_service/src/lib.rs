@@ -74,7 +74,10 @@
 //!
 //! # At rest
 //!
-//! One SQLite file (WAL, `synchronous = FULL`). Each private key is sealed with AES-256-GCM under the master key, and
+//! One SQLite file (WAL, `synchronous = FULL`) for one service, or a schema of a PostgreSQL database (15 or later,
+//! `synchronous_commit = on`) for any number of them: each write transaction takes one lock first, so that all services
+//! append to one decision log, and what one has answered every other one knows. A database that is away costs 503s, not the
+//! process; a commit whose answer was lost is never taken for done. Each private key is sealed with AES-256-GCM under the master key, and
 //! bound to its name, version, type, exportability and release policy: who can write to the database but has no
 //! master key can neither exchange keys nor give one another policy. The master key comes from one of five places
 //! (`[master_key]` below); a database knows its id and opens under no other. *Limit:* who can put the whole database
@@ -104,6 +107,12 @@
 //! # tpm = "/dev/tpmrm0"                    # sealed to this machine's TPM ...
 //! # pcrs = [0, 7]                          # ... and, if given, to these PCRs of the SHA-256 bank
 //! # wrapped_file = "/etc/casemate/keys-master.wrapped"
+//!
+//! [database]                        # may be left out: then a SQLite file in data_dir
+//! url = "postgres://casemate_keys@db.internal.example/casemate"
+//! schema = "casemate_keys"          # one vault; made if it is missing
+//! password_file = "/etc/casemate/keys-database.password"
+//! ca = "/etc/casemate/database-ca.pem"  # needed unless the server is on this machine
 //!
 //! [recovery]                        # may be left out
 //! days = 90                         # 7 to 90; fixed at the first start
@@ -141,8 +150,9 @@
 //! # Commands
 //!
 //! `casemate-keys backup --config FILE --to FILE` copies the database while the service runs; `casemate-keys check
-//! --config FILE [--database FILE]` proves that a database is whole; `casemate-keys master-key --from FILE --to FILE` puts the
-//! master key where another configuration wants it. See [`command`].
+//! --config FILE [--database FILE]` proves that a database is whole; `casemate-keys move --from FILE --to FILE` moves a vault
+//! from SQLite to PostgreSQL, or back; `casemate-keys master-key --from FILE --to FILE` puts the master key where another
+//! configuration wants it. See [`command`].
 
 pub mod app;
 pub mod check;

@@ -23,6 +23,6 @@ pub use error::AppError;
 pub use state::{AppState, Clock, StartError};
 
 /// A point of this process in its fault plan.
-fn reach(point: &str) {
+pub(crate) fn reach(point: &str) {
     fault_plan::reach("keys", point);
 }

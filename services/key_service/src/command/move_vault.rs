@@ -26,8 +26,14 @@ use super::move_copy::{copy, wipe};
 use super::move_seal::Seals;
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
+<<<<<<< HEAD
 use crate::app::state::{locked, rfc3339};
 use crate::config::{Config, MasterKeyConfig};
+=======
+use crate::app::reach;
+use crate::app::state::{data_dir, locked, rfc3339};
+use crate::config::Config;
+>>>>>>> ec7a380abbaeef86687745c81ff972afb0661a78
 use crate::crypto::seal::MasterKey;
 use crate::store::decisions::{self, Event};
 use crate::store::snapshot::Snapshot;
@@ -97,7 +103,7 @@ impl End {
         let lock = match &place {
             Place::Sqlite(file) => {
                 let folder = file.parent().unwrap_or(Path::new("/"));
-                crate::app::state::data_dir(folder)?;
+                data_dir(folder)?;
                 Some(locked(folder)?)
             }
             Place::Postgres(_) => None,
@@ -148,6 +154,7 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     let seals = Seals::of(source, target).await?;
     if marks.part != Part::Left {
         source.mark(Some(&marks.at_source(Part::Source))).await?;
+        reach("the source of a move is marked");
         let copied = fill(source, target, &marks, &seals).await;
         if copied.is_err() && marks.is_new {
             // The target never was a vault, so the source may be one again. If even that fails, its mark stays.
@@ -155,6 +162,7 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
         }
         copied?;
         source.mark(Some(&marks.at_source(Part::Left))).await?;
+        reach("the source of a move is left");
     }
     finish(source, target, &marks, &seals).await
 }
@@ -165,7 +173,9 @@ async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) 
     wipe(write.connection()).await?;
     copy(&mut source.connection, write.connection(), seals).await?;
     standing::write(write.connection(), Some(&marks.at_target())).await?;
+    reach("the target of a move is written");
     write.commit().await?;
+    reach("the target of a move is filled");
     verify(&mut source.connection, &target.place, seals).await
 }
 
@@ -189,6 +199,7 @@ async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) ->
     standing::write(write.connection(), None).await?;
     let entries = decisions::append(write.connection(), event).await?;
     write.commit().await?;
+    reach("the target of a move is a vault");
     Ok(json!({
         "status": "moved",
         "from": source.place.to_string(),

@@ -152,12 +152,11 @@ pub async fn newest<'c>(
         select(reader.dialect()),
         among.condition()
     );
-    let records = on!(reader, |executor| {
+    on!(reader, |executor| {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(after)).bind(i64::from(limit));
         let rows = query.fetch_all(executor).await?;
         rows.iter().map(|row| Row::from_row(row)?.record()).collect()
-    });
-    records
+    })
 }
 
 /// The version that was stored last, deleted or not.
@@ -179,7 +178,7 @@ pub async fn after_row<'c>(
     let reader = reader.into();
     let number = reader.dialect().row();
     let sql = format!("{} WHERE {number} > $1 ORDER BY {number} LIMIT $2", select(reader.dialect()));
-    let records = on!(reader, |executor| {
+    on!(reader, |executor| {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row).bind(i64::from(limit));
         let rows = query.fetch_all(executor).await?;
         let read = rows.iter().map(|row| {
@@ -187,8 +186,7 @@ pub async fn after_row<'c>(
             Ok((row.row_number, row.record()?))
         });
         read.collect()
-    });
-    records
+    })
 }
 
 /// Every version of a live key, oldest first.
@@ -196,11 +194,10 @@ pub async fn versions<'c>(reader: impl Into<Reader<'c>>, name: &str) -> Result<V
     let reader = reader.into();
     let sql =
         format!("{} WHERE k.name = $1 AND k.deleted IS NULL ORDER BY v.number", select(reader.dialect()));
-    let records = on!(reader, |executor| {
+    on!(reader, |executor| {
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(name)).fetch_all(executor).await?;
         rows.iter().map(|row| Row::from_row(row)?.record()).collect()
-    });
-    records
+    })
 }
 
 /// Adds a name, if it is new.

@@ -209,7 +209,8 @@ pub fn late(doing: &str) -> sqlx::Error {
 }
 
 /// Whether a statement failed because the server was not there, or not as it should be, rather than for what was asked.
-/// Source: PostgreSQL 15, appendix A: classes 08 (connection), 53 (resources), 57P (shutdown), 25006 (read-only).
+/// Source: PostgreSQL 15, appendix A: classes 08 (connection), 53 (resources), 57P (shutdown), 25006 (read-only), 55P03 and
+/// 57014 (gave up after `lock_timeout` and `statement_timeout`).
 pub fn is_absence(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
@@ -217,7 +218,7 @@ pub fn is_absence(error: &sqlx::Error) -> bool {
         }
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             let class = ["08", "53", "57P"].iter().any(|class| code.starts_with(class));
-            code.len() == 5 && (class || code == "25006")
+            code.len() == 5 && (class || ["25006", "55P03", "57014"].contains(&&*code))
         }),
         _ => false,
     }

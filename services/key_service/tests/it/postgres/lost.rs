@@ -1,7 +1,7 @@
 //! The server goes away, and comes back.
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::postgres::{Cluster, Durability};
 use crate::support::vault::{Answer, Folder, Vault};
@@ -98,19 +98,19 @@ async fn a_database_that_became_read_only_takes_nothing_and_says_so() {
     create(&vault, "k").await.ok();
 }
 
-/// The lock of a replica that hangs in a transaction is given back by the server.
+/// Somebody holds what a write needs, and does not let go: the write gives up, and nothing of it happened.
 #[tokio::test]
-async fn a_transaction_that_hangs_holds_the_others_for_seconds_only() {
+async fn a_write_that_waits_too_long_for_a_lock_changes_nothing_and_says_so() {
     let cluster = Cluster::start(Durability::None);
     let vault = Folder { database: cluster.section("vault"), ..Folder::in_a_file() }.open().await;
-    create(&vault, "k").await.ok();
-    let mut settings = cluster.connect("vault").await;
-    let of_service: Vec<(String, String)> =
-        sqlx::query_as("SELECT s.name, s.setting FROM pg_settings s WHERE s.name IN ('synchronous_commit')")
-            .fetch_all(&mut settings)
-            .await
-            .unwrap();
-    assert_eq!(of_service, [("synchronous_commit".to_owned(), "on".to_owned())]);
-    let deleted = vault.officer("DELETE", "/keys/k", &Value::Null).await;
-    assert_eq!(deleted.status, StatusCode::OK);
+    create(&vault, "a").await.ok();
+    let mut hanging = cluster.connect("vault").await;
+    let hold = "BEGIN; LOCK TABLE decisions IN EXCLUSIVE MODE";
+    sqlx::raw_sql(hold).execute(&mut hanging).await.unwrap();
+    let waited = create(&vault, "b").await;
+    assert_eq!(waited.status, StatusCode::SERVICE_UNAVAILABLE, "{}", waited.body);
+    assert_eq!(vault.get("/keys/b").await.status, StatusCode::NOT_FOUND);
+    sqlx::raw_sql("ROLLBACK").execute(&mut hanging).await.unwrap();
+    create(&vault, "b").await.ok();
+    public_api::decision_log::verify(None, &vault.log().await).unwrap();
 }

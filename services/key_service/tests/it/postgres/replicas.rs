@@ -9,7 +9,7 @@ use key_service::reconcile::{prune, rotate};
 use serde_json::{Value, json};
 
 use crate::support::issuer::attestation;
-use crate::support::vault::{Folder, Vault, platform_conditions};
+use crate::support::vault::{BASE, Folder, Vault, platform_conditions};
 
 const DAY: i64 = 86_400;
 
@@ -185,7 +185,7 @@ async fn pages_and_their_order_are_those_of_a_file() {
             assert!(items.len() <= 3);
             order.extend(items.iter().map(|item| item["kid"].as_str().unwrap().to_owned()));
             let link = page["nextLink"].as_str().map(str::to_owned);
-            path = link.map(|link| link[link.find("/keys").unwrap()..].to_owned());
+            path = link.map(|link| link.strip_prefix(BASE).unwrap().to_owned());
         }
         orders.push(order);
     }

@@ -211,6 +211,7 @@ impl Cluster {
 }
 
 /// Waits 20 ms, for the loops that wait for a condition.
+#[allow(clippy::disallowed_methods, reason = "a pause between two looks, in a loop that has an end")]
 fn wait_for_a_moment() {
     std::thread::sleep(std::time::Duration::from_millis(20));
 }
