@@ -149,6 +149,7 @@ pub mod check;
 pub mod command;
 pub mod config;
 mod crypto;
+mod hsm;
 pub mod http;
 pub mod reconcile;
 mod serve;
