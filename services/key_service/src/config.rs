@@ -103,7 +103,7 @@ pub struct HsmConfig {
     /// Sessions, each with a thread of its own: 1 to 64.
     #[serde(default = "HsmConfig::usual_sessions")]
     pub sessions: usize,
-    /// Seconds after which the token counts as silent: 1 to 300.
+    /// Seconds after which the token counts as silent: 1 to 300. Making a key may take six times as long.
     #[serde(default = "HsmConfig::usual_timeout")]
     pub timeout_seconds: u64,
 }

@@ -5,6 +5,7 @@ mod backup;
 mod check;
 mod master_key;
 mod refusals;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use token_verifier::Refusal;
 
 use crate::config::ConfigError;
 use crate::crypto::master::MasterKeyError;
+use crate::hsm::HsmError;
 use crate::store::StoreError;
 
 pub use backup::BackupArguments;
@@ -47,6 +49,9 @@ pub enum CommandError {
     /// The master key.
     #[error("the master key is not usable")]
     MasterKey(#[from] MasterKeyError),
+    /// The hardware security module.
+    #[error("the hardware security module is not usable")]
+    Hsm(#[from] HsmError),
     /// A file cannot be made, read or brought to disk.
     #[error("could not use {path}")]
     File {

@@ -8,6 +8,9 @@ use cryptoki::mechanism::MechanismType;
 /// Why an HSM did not do what it was asked. No text holds a secret; the module's own words come through `source()`.
 #[derive(Debug, thiserror::Error)]
 pub enum HsmError {
+    /// A key lives in a token, and no token is configured.
+    #[error("this key lives in an HSM, and the configuration names none ([hsm])")]
+    NotConfigured,
     /// The shared library.
     #[error("could not load the PKCS#11 module {path}")]
     Module {
@@ -93,6 +96,12 @@ impl HsmError {
             Self::Token { source: Error::Pkcs11(code, _), .. } => Some(*code),
             _ => None,
         }
+    }
+
+    /// Whether the same request may work later, when the token is back.
+    pub fn is_unavailable(&self) -> bool {
+        let down = matches!(self, Self::NoAnswer(_) | Self::Busy | Self::NoToken(_) | Self::PinRefused);
+        down || self.lost_session()
     }
 
     /// Whether the session is gone, so that a new one may work.

@@ -37,6 +37,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::rand;
 use cryptoki::error::Error;
 use policy::release::ReleaseDecision;
 use zeroize::Zeroizing;
@@ -45,7 +46,7 @@ use crate::config::HsmConfig;
 use crate::crypto::kind::{Family, KeySpec, PublicKey};
 use crate::crypto::oct::{CbcPadding, GcmOutput};
 use crate::crypto::rsa::RsaPadding;
-use crate::crypto::sign::SignatureAlgorithm;
+use crate::crypto::sign::{Sha2, SignatureAlgorithm, verify};
 
 pub use error::HsmError;
 pub use object::{Held, KeyId, Label, NewKey, State};
@@ -91,7 +92,7 @@ impl Hsm {
 
     /// Makes a key. A key whose caller was lost on the way stays with a label that says so.
     pub fn generate(&self, spec: KeySpec, new: NewKey) -> Result<(KeyId, PublicKey), HsmError> {
-        self.pool.run(move |connection| generate::generate(connection, spec, &new))
+        self.pool.run_slow(move |connection| generate::generate(connection, spec, &new))
     }
 
     /// Brings in a key that is wrapped under `kek` (RFC 5649).
@@ -127,6 +128,19 @@ impl Hsm {
             let handle = object::find(connection, id, family)?;
             object::check_protected(connection, handle, id, extractable)
         })
+    }
+
+    /// Whether the key signs for this public part. A symmetric key has none, so there is nothing to tell.
+    pub fn signs_for(&self, id: KeyId, public: &PublicKey) -> Result<bool, HsmError> {
+        let algorithm = match public {
+            PublicKey::Rsa(_) => SignatureAlgorithm::Pkcs1(Sha2::Sha256),
+            PublicKey::Ec(point) => SignatureAlgorithm::Ecdsa(point.curve),
+            PublicKey::Oct(_) => return Ok(true),
+        };
+        let mut digest = vec![0; algorithm.digest_len()];
+        rand::fill(&mut digest).expect("the system has random numbers");
+        let signature = self.sign(id, algorithm, digest.clone())?;
+        Ok(verify(public, algorithm, &digest, &signature) == Ok(true))
     }
 
     /// Signs a digest.

@@ -8,7 +8,7 @@
 //!
 //! They are threads of their own and not the runtime's: a thread that hangs inside a vendor's library cannot be ended,
 //! and the runtime would wait for it at a stop. A caller that gave up leaves its job behind; a job whose time is over
-//! before it began is not begun. When every thread has been busy for longer than the limit, new callers are told at once.
+//! before it began is not begun. When every thread is behind its time, new callers are told at once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +28,9 @@ use super::pin::Pin;
 
 /// Jobs that wait, for each thread.
 const WAITING_PER_THREAD: usize = 16;
+
+/// How much longer making a key may take: an RSA key of 4096 bits is a matter of luck.
+const SLOW: u32 = 6;
 
 /// What every session of a token shares.
 pub struct Token {
@@ -53,12 +56,15 @@ pub struct Connection<'a> {
     pub token: &'a Token,
 }
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+struct Job {
+    work: Box<dyn FnOnce(&mut Worker) + Send>,
+    limit: Duration,
+}
 
 /// The threads.
 pub struct Pool {
     jobs: SyncSender<Job>,
-    /// For each thread the millisecond at which its job began; 0 is idle.
+    /// For each thread the millisecond at which its job is to have ended; 0 is idle.
     busy: Arc<[AtomicU64]>,
     epoch: Instant,
     limit: Duration,
@@ -96,7 +102,16 @@ impl Pool {
         self.run_within(self.limit, work)
     }
 
-    /// The same with a shorter limit.
+    /// The same for making a key, which takes a token many times as long as using one.
+    pub fn run_slow<T, F>(&self, work: F) -> Result<T, HsmError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection<'_>) -> Result<T, HsmError> + Send + 'static,
+    {
+        self.run_within(self.limit.saturating_mul(SLOW), work)
+    }
+
+    /// The same with another limit.
     pub fn run_within<T, F>(&self, limit: Duration, work: F) -> Result<T, HsmError>
     where
         T: Send + 'static,
@@ -108,13 +123,13 @@ impl Pool {
         }
         let deadline = Instant::now() + limit;
         let (tell, told) = sync_channel(1);
-        let job: Job = Box::new(move |worker| {
+        let work = Box::new(move |worker: &mut Worker| {
             if Instant::now() < deadline {
                 // A caller that gave up takes no answer.
                 let _ = tell.send(worker.perform(&work));
             }
         });
-        match self.jobs.try_send(job) {
+        match self.jobs.try_send(Job { work, limit }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(HsmError::Busy),
         }
@@ -125,18 +140,17 @@ impl Pool {
     }
 
     fn all_hang(&self) -> bool {
-        let now = milliseconds(self.epoch);
-        let limit = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
-        self.busy.iter().all(|since| match since.load(Ordering::Relaxed) {
+        let now = milliseconds(self.epoch.elapsed());
+        self.busy.iter().all(|end| match end.load(Ordering::Relaxed) {
             0 => false,
-            since => now.saturating_sub(since) > limit,
+            end => now > end,
         })
     }
 }
 
-/// Since `epoch`, and never 0.
-fn milliseconds(epoch: Instant) -> u64 {
-    u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+/// Never 0.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Worker {
@@ -144,8 +158,8 @@ impl Worker {
         loop {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
-            busy.store(milliseconds(epoch), Ordering::Relaxed);
-            job(&mut self);
+            busy.store(milliseconds(epoch.elapsed() + job.limit), Ordering::Relaxed);
+            (job.work)(&mut self);
             busy.store(0, Ordering::Relaxed);
         }
     }

@@ -14,6 +14,9 @@ const LABEL: &[u8] = b"casemate hsm reference v1\0";
 /// The only form that there is.
 const FORM: u8 = 1;
 
+/// Nonce, form, id and tag. No sealed key is so long, so that for most keys nothing is opened to see that they are none.
+const SEALED_LEN: usize = 12 + 1 + 16 + 16;
+
 /// A key in the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference(pub KeyId);
@@ -27,6 +30,9 @@ impl Reference {
 
     /// Opens what was sealed to `binding`; nothing if it is no reference, or not of this key.
     pub fn open(master: &MasterKey, sealed: &Sealed, binding: &[u8]) -> Option<Self> {
+        if sealed.as_bytes().len() != SEALED_LEN {
+            return None;
+        }
         let content = master.open(sealed, &bound(binding)).ok()?;
         match content.as_bytes().split_first() {
             Some((&FORM, id)) => KeyId::from_bytes(id).map(Self),
@@ -52,6 +58,7 @@ mod tests {
         assert_eq!(Reference::open(&master, &sealed, b"one"), Some(Reference(id)));
         assert_eq!(Reference::open(&master, &sealed, b"two"), None);
         assert!(master.open(&sealed, b"one").is_err(), "not a key");
+        assert_eq!(sealed.as_bytes().len(), SEALED_LEN);
         let key = PrivateKey::new(Zeroizing::new([&[FORM][..], id.as_bytes()].concat()));
         let key = master.seal(&key, b"one");
         assert_eq!(Reference::open(&master, &key, b"one"), None, "not a reference");

@@ -177,6 +177,19 @@ pub async fn versions(executor: impl SqliteExecutor<'_>, name: &str) -> Result<V
     rows.iter().map(record).collect()
 }
 
+/// Every version of a deleted name.
+pub async fn deleted_versions(
+    executor: impl SqliteExecutor<'_>,
+    name: &str,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM key_versions v JOIN keys k ON k.name = v.name
+         WHERE k.name = ? AND k.deleted IS NOT NULL ORDER BY v.number"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(name).fetch_all(executor).await?;
+    rows.iter().map(record).collect()
+}
+
 /// Adds a version (and the name, if it is new).
 pub async fn insert(connection: &mut SqliteConnection, key: &KeyRecord) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO keys (name, created) VALUES (?, ?) ON CONFLICT (name) DO NOTHING")
@@ -276,10 +289,10 @@ pub async fn purge(connection: &mut SqliteConnection, name: &str) -> Result<bool
 }
 
 /// Names of deleted keys whose time is over.
-pub async fn due_for_purge(connection: &mut SqliteConnection, now: i64) -> Result<Vec<String>, StoreError> {
+pub async fn due_for_purge(executor: impl SqliteExecutor<'_>, now: i64) -> Result<Vec<String>, StoreError> {
     Ok(sqlx::query_scalar("SELECT name FROM keys WHERE purge_at <= ? ORDER BY name")
         .bind(now)
-        .fetch_all(connection)
+        .fetch_all(executor)
         .await?)
 }
 

@@ -2,5 +2,6 @@
 
 pub mod issuer;
 pub mod jwk;
+pub mod softhsm;
 pub mod unwrap;
 pub mod vault;

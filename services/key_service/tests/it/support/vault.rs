@@ -74,6 +74,7 @@ impl Folder {
     pub fn config_text(&self) -> String {
         let dir = self.dir.path().display();
         let development = self.allow_development_roots;
+        let hsm = super::softhsm::usual_section();
         format!(
             r#"
 listen = "127.0.0.1:0"
@@ -96,7 +97,7 @@ jwks_file = "{dir}/control.json"
 [[authority]]
 issuer = "{ATTESTATION}"
 jwks_file = "{dir}/attestation.json"
-"#
+{hsm}"#
         )
     }
 
