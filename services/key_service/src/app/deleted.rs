@@ -135,7 +135,7 @@ impl AppState {
             })
         });
         let turned = written.await?.into_inner();
-        if let Some(record) = &turned {
+        if let Some((record, _)) = &turned {
             self.opened_keys.forget(&record.name);
         }
         Ok(turned)

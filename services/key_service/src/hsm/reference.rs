@@ -48,11 +48,13 @@ fn bound(binding: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{MasterKeyConfig, MasterKeySource, Secret};
 
     #[test]
     fn a_reference_is_no_key_a_key_is_no_reference_and_neither_moves() {
         let folder = tempfile::tempdir().unwrap();
-        let master = MasterKey::load(&folder.path().join("key"), true, None).unwrap();
+        let source = MasterKeySource::Plain(Secret::File(folder.path().join("key")));
+        let master = MasterKey::load(&MasterKeyConfig { source, create: true }, None).unwrap();
         let id = KeyId::random();
         let sealed = Reference(id).seal(&master, b"one");
         assert_eq!(Reference::open(&master, &sealed, b"one"), Some(Reference(id)));
