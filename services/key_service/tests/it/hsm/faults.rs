@@ -159,7 +159,7 @@ fn held(tokens: &Path, files: &mut Vec<File>) {
 /// A token that hangs inside the vendor's library: its keys answer 503 in time, others go on, and it is told.
 #[test]
 fn a_token_that_hangs_holds_up_its_own_keys_only() {
-    with_token_as(("", "timeout_seconds = 1\nsessions = 2"), async |tokens| {
+    with_token_as(("", "timeout_seconds = 3\nsessions = 2"), async |tokens| {
         let folder = Folder::new();
         let service = start(&folder).await;
         for (name, kty) in [("h", "EC-HSM"), ("s", "EC")] {
