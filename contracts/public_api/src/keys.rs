@@ -55,6 +55,9 @@ pub struct KeyAttributes {
     /// Whether the private key may be released; cannot change later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exportable: Option<bool>,
+    /// What the hardware security module that holds the key says it is; absent for a key that is sealed in software.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hsm_platform: Option<String>,
 }
 
 /// `release_policy`: the policy's JSON as base64url.

@@ -44,6 +44,9 @@ pub struct Config {
     pub callers: CallersConfig,
     /// Attestation services whose tokens are believed.
     pub authority: Vec<AuthorityConfig>,
+    /// Where the keys of `-HSM` types live; without it they are sealed like the others.
+    #[serde(default)]
+    pub hsm: Option<HsmConfig>,
     /// What callers may take: rates, bodies, times.
     #[serde(default)]
     pub limits: Limits,
@@ -85,6 +88,47 @@ impl RecoveryConfig {
 impl Default for RecoveryConfig {
     fn default() -> Self {
         Self { days: Self::usual_days(), purge_protection: false }
+    }
+}
+
+/// `[hsm]`: a token of a hardware security module (PKCS#11).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HsmConfig {
+    /// The vendor's shared library.
+    pub module: PathBuf,
+    /// The token's label or serial number.
+    pub token: String,
+    /// A file with the PIN of the token's user, mode 0600.
+    pub pin_file: PathBuf,
+    /// Whether every new key lives in the token, and not only those of `-HSM` types.
+    #[serde(default)]
+    pub all_keys: bool,
+    /// Sessions, each with a thread of its own: 1 to 64.
+    #[serde(default = "HsmConfig::usual_sessions")]
+    pub sessions: usize,
+    /// Seconds after which the token counts as silent: 1 to 300. Making a key may take six times as long.
+    #[serde(default = "HsmConfig::usual_timeout")]
+    pub timeout_seconds: u64,
+}
+
+impl HsmConfig {
+    fn usual_sessions() -> usize {
+        4
+    }
+
+    fn usual_timeout() -> u64 {
+        20
+    }
+
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        if self.token.trim().is_empty() {
+            return Some(("hsm.token", "expected the token's label or serial number"));
+        }
+        if !(1..=64).contains(&self.sessions) {
+            return Some(("hsm.sessions", "expected 1 to 64"));
+        }
+        (!(1..=300).contains(&self.timeout_seconds)).then_some(("hsm.timeout_seconds", "expected 1 to 300"))
     }
 }
 
@@ -178,12 +222,18 @@ impl Config {
         if let Some((key, problem)) = self.limits.problem().or_else(|| self.telemetry.problem()) {
             return Err(value(key, problem));
         }
+        if let Some((key, problem)) = self.hsm.as_ref().and_then(HsmConfig::problem) {
+            return Err(value(key, problem));
+        }
         self.database.as_ref().map_or(Ok(()), |database| database.server().map(drop))?;
-        let paths = [
+        let mut paths = vec![
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
         ];
+        if let Some(hsm) = &self.hsm {
+            paths.extend([("hsm.module", &hsm.module), ("hsm.pin_file", &hsm.pin_file)]);
+        }
         match paths.iter().find(|(_, path)| !path.is_absolute()) {
             Some((key, _)) => Err(value(key, "the path must be absolute")),
             None => Ok(()),
@@ -307,6 +357,27 @@ ca = "/ca.pem"
             ("jwks_url = \"https", "jwks_url = \"http", "`callers.jwks_url`: expected https"),
             ("/tenant\"\n", "/te\\\"nant\"\n", "`callers.authorization`: expected a URL"),
             ("[[authority]]", "[[others]]", "unknown field `others`"),
+            ("[callers]", "[hsm]\nmodule = '/m'\npin = '1'\n[callers]", "unknown field `pin`"),
+            (
+                "[callers]",
+                "[hsm]\nmodule = 'm.so'\ntoken = 't'\npin_file = '/p'\n[callers]",
+                "`hsm.module`: the path",
+            ),
+            (
+                "[callers]",
+                "[hsm]\nmodule = '/m'\ntoken = ' '\npin_file = '/p'\n[callers]",
+                "`hsm.token`: expected",
+            ),
+            (
+                "[callers]",
+                "[hsm]\nmodule = '/m'\ntoken = 't'\npin_file = '/p'\nsessions = 0\n[callers]",
+                "`hsm.sessions`: expected 1 to 64",
+            ),
+            (
+                "[callers]",
+                "[hsm]\nmodule = '/m'\ntoken = 't'\npin_file = '/p'\ntimeout_seconds = 0\n[callers]",
+                "`hsm.timeout_seconds`: expected 1 to 300",
+            ),
             ("[callers]", "[limits]\nburst = 0\n[callers]", "`limits.burst`: 0 would refuse every request"),
             ("[callers]", "[limits]\nrate = 1\n[callers]", "unknown field `rate`"),
             ("[callers]", "[telemetry]\nsample_ratio = 2.0\n[callers]", "`telemetry.sample_ratio`: expected"),

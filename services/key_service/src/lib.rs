@@ -159,6 +159,7 @@ pub mod check;
 pub mod command;
 pub mod config;
 mod crypto;
+mod hsm;
 pub mod http;
 pub mod reconcile;
 mod serve;

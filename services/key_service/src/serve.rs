@@ -69,6 +69,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         tokio::spawn(reconcile::prune::run(state.clone())),
         tokio::spawn(reconcile::forget::run(state.clone())),
         tokio::spawn(reconcile::rotate::run(state.clone())),
+        tokio::spawn(reconcile::sweep::run(state.clone())),
         tokio::spawn(Arc::clone(state.gate.metrics()).keep_up()),
     ];
     let handle = Handle::<SocketAddr>::new();

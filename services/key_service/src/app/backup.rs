@@ -11,6 +11,7 @@ use public_api::decision_log::Decision;
 use public_api::key_operations::KeyBackup;
 use public_api::keys::{KeyBundle, KeyReleasePolicy};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::keys::{KeyRef, not_found};
 use super::{AppError, AppState};
@@ -22,6 +23,7 @@ use crate::crypto::seal::Sealed;
 use crate::store::keys::{self, KeyRecord, NameState};
 use crate::store::{Connection, StoreError, decisions, releases, rotation};
 use crate::token::caller::Caller;
+use token_verifier::{Refusal, refusal};
 
 /// Longest value, in bytes: its base64url still is a request body that is accepted.
 const MAX_BACKUP: usize = 700_000;
@@ -87,6 +89,10 @@ impl AppState {
         let key = KeyRef { name: name.to_owned(), version: None };
         let records = keys::versions(self.store.readers(), name).await?;
         let newest = records.last().ok_or_else(|| not_found(&key))?;
+        if records.iter().any(|record| self.reference(record).is_some()) {
+            let detail = json!({"caller": caller.id(), "operation": "backup"});
+            return Err(self.refuse(&self.kid(newest), not_backed_up(), detail).await);
+        }
         let event = self.key_event(caller, "backup", newest);
         let stored = rotation::find(self.store.readers(), name).await?;
         let content = Content {
@@ -140,6 +146,14 @@ impl AppState {
         let content = self.master.open_backup(value).ok()?;
         serde_json::from_slice(&content).ok()
     }
+}
+
+/// Also for exportable keys: what makes a key extractable is its release policy, and a backup asks none.
+fn not_backed_up() -> Refusal {
+    let rule = "a key in a hardware security module leaves it by a release only";
+    let remedy = "back up the HSM's token by its vendor's means, and the database with casemate-keys backup";
+    let expected = "a key that is sealed in the database";
+    refusal("HsmKeyNotBackedUp", "attributes.hsmPlatform", expected, "a key in an HSM", rule, remedy)
 }
 
 async fn put_back(

@@ -7,6 +7,7 @@ use http_service::metrics::{Counter, CountersByCode, Gauge};
 
 use super::AppError;
 use super::operate::Operation;
+use crate::hsm::HsmError;
 
 /// What was done, or was to be done. Reading is counted by its routes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +122,11 @@ impl Outcome {
             | AppError::BodyTooLarge
             | AppError::BodyIncomplete => Self::Invalid,
             AppError::IssuerUnavailable(_) => Self::Unavailable,
+            AppError::Hsm(HsmError::Unsupported { .. }) => Self::Invalid,
+            AppError::Hsm(error) if error.is_unavailable() => Self::Unavailable,
             AppError::Store(_)
             | AppError::Seal(_)
+            | AppError::Hsm(_)
             | AppError::Key(_)
             | AppError::Policy(_)
             | AppError::Worker(_) => Self::Failed,

@@ -65,7 +65,7 @@ impl AppState {
         let turned = self.turn(caller, name, Turn::Delete { now, purge_at }).await?;
         reach("after deleting a key");
         let key = KeyRef { name: name.to_owned(), version: None };
-        let record = turned.ok_or_else(|| not_found(&key))?;
+        let (record, _) = turned.ok_or_else(|| not_found(&key))?;
         let deletion = self.deletion_of(&record.name, now, purge_at);
         Ok(DeletedKeyBundle { bundle: self.bundle(&record), deletion })
     }
@@ -81,7 +81,9 @@ impl AppState {
     /// `POST /deletedkeys/{name}/recover`
     pub async fn recover_key(&self, caller: &Caller, name: &str) -> Result<KeyBundle, AppError> {
         let turned = self.turn(caller, name, Turn::Recover).await?;
-        let record = turned.ok_or_else(|| AppError::KeyNotFound(name.to_owned()))?;
+        let (record, versions) = turned.ok_or_else(|| AppError::KeyNotFound(name.to_owned()))?;
+        // A purge that was interrupted may have said in the HSM that they are gone.
+        self.spare(&versions).await;
         Ok(self.bundle(&record))
     }
 
@@ -92,8 +94,22 @@ impl AppState {
             let detail = json!({"caller": caller.id(), "operation": "purge"});
             return Err(self.refuse(&self.kid(&record), purge_protected(), detail).await);
         }
-        let turned = self.turn(caller, name, Turn::Purge).await?;
-        turned.map(|_| ()).ok_or_else(|| AppError::KeyNotFound(name.to_owned()))
+        let doomed = keys::deleted_versions(self.store.readers(), name).await?;
+        self.doom(&doomed).await?;
+        reach("before purging a key");
+        let turned = self.turn(caller, name, Turn::Purge).await;
+        reach("after purging a key");
+        match turned {
+            Ok(Some((_, versions))) => {
+                self.bury(&versions).await;
+                Ok(())
+            }
+            Ok(None) => {
+                self.spare(&doomed).await;
+                Err(AppError::KeyNotFound(name.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether this service protects deleted keys, or another one on the same vault was started to.
@@ -106,23 +122,29 @@ impl AppState {
     }
 
     /// Turns a name's life and records it, all in one transaction: what is answered and logged is the key that was
-    /// turned, however many others rotate, delete and recover the name at that moment. `None` if there is none to turn.
-    async fn turn(&self, caller: &Caller, name: &str, turn: Turn) -> Result<Option<KeyRecord>, AppError> {
+    /// turned, however many others rotate, delete and recover the name at that moment, with the versions that a deleted name had. `None` if there is none to turn.
+    async fn turn(
+        &self,
+        caller: &Caller,
+        name: &str,
+        turn: Turn,
+    ) -> Result<Option<(KeyRecord, Vec<KeyRecord>)>, AppError> {
         let mut event = self.event(Decision::KeyChanged, "", None, Value::Null);
         let (name, caller, base_url) = (name.to_owned(), caller.id().to_owned(), self.base_url.clone());
         let written = self.store.write(move |connection| {
             Box::pin(async move {
                 let found = keys::find(&mut *connection, turn.among(), &name, None).await?;
                 let Some(record) = found else { return Ok(None) };
+                let versions = keys::deleted_versions(&mut *connection, &record.name).await?;
                 turn.apply(connection, &record.name).await?;
                 event.subject = kid(&base_url, &record);
                 event.detail = key_detail(Some(&caller), turn.operation(), &record);
                 decisions::append(connection, event).await?;
-                Ok(Some(record))
+                Ok(Some((record, versions)))
             })
         });
         let turned = written.await?.into_inner();
-        if let Some(record) = &turned {
+        if let Some((record, _)) = &turned {
             self.opened_keys.forget(&record.name);
         }
         Ok(turned)

@@ -2,6 +2,7 @@
 
 use crate::crypto::error::CryptoError;
 use crate::crypto::seal::SealBroken;
+use crate::hsm::HsmError;
 use crate::store::StoreError;
 use token_verifier::Refusal;
 use token_verifier::TokenError;
@@ -49,6 +50,9 @@ pub enum AppError {
     /// A stored key does not open.
     #[error("the stored key cannot be used")]
     Seal(#[from] SealBroken),
+    /// The hardware security module.
+    #[error("the hardware security module did not do it")]
+    Hsm(#[from] HsmError),
     /// Something that holds by construction does not.
     #[error("an operation with a stored key failed")]
     Key(#[source] CryptoError),

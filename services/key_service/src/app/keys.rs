@@ -9,12 +9,14 @@ use public_api::keys::{Deletion, KeyAttributes, KeyBundle, KeyCreateParameters, 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::custody::Secret;
 use super::validate::Properties;
 use super::{AppError, AppState, reach, validate};
 use crate::config::RecoveryConfig;
 use crate::crypto::import;
 use crate::crypto::kind::{self, Family, KeySpec, PublicKey};
 use crate::crypto::seal::{Binding, PrivateKey, SealBroken, Sealed};
+use crate::hsm::Reference;
 use crate::store::decisions;
 use crate::store::keys::{self, Among, KeyRecord, NameState};
 use crate::token::caller::Caller;
@@ -42,7 +44,9 @@ impl AppState {
     ) -> Result<KeyBundle, AppError> {
         validate::name(name)?;
         let new = validate::create(parameters, releasable)?;
-        let material = self.generated(new.spec).await?;
+        let Properties { key_type, exportable, .. } = new.properties;
+        let name = self.usable_name(name).await?;
+        let material = self.made(new.spec, key_type, exportable).await?;
         self.add_version(caller, "create", name, new.properties, material).await
     }
 
@@ -56,8 +60,10 @@ impl AppState {
     ) -> Result<KeyBundle, AppError> {
         validate::name(name)?;
         let (properties, key) = checked_import(parameters, releasable)?;
-        let family = properties.key_type.family;
-        let material = tokio::task::spawn_blocking(move || read_key(family, &key)).await??;
+        let Properties { key_type, exportable, .. } = properties;
+        let material = tokio::task::spawn_blocking(move || read_key(key_type.family, &key)).await??;
+        let name = self.usable_name(name).await?;
+        let material = self.brought(material, key_type, exportable).await?;
         self.add_version(caller, "import", name, properties, material).await
     }
 
@@ -77,12 +83,12 @@ impl AppState {
         &self,
         caller: &Caller,
         operation: &str,
-        name: &str,
+        name: String,
         properties: Properties,
-        material: Material,
+        material: (Secret, PublicKey),
     ) -> Result<KeyBundle, AppError> {
-        let name = self.usable_name(name).await?;
         let record = self.new_record(name, properties, material);
+        let stored = record.clone();
         let bundle = self.bundle(&record);
         let event = self.key_event(caller, operation, &record);
         reach("before storing a key");
@@ -99,8 +105,12 @@ impl AppState {
                 Ok(Ok(()))
             })
         });
-        written.await?.into_inner()?;
+        if let Err(refused) = written.await?.into_inner() {
+            self.abandon(&stored).await;
+            return Err(refused);
+        }
         reach("after storing a key");
+        self.keep(&stored).await;
         Ok(bundle)
     }
 
@@ -120,7 +130,7 @@ impl AppState {
         &self,
         name: String,
         properties: Properties,
-        (private, public): Material,
+        (secret, public): (Secret, PublicKey),
     ) -> KeyRecord {
         let now = self.now();
         let mut record = KeyRecord {
@@ -140,7 +150,11 @@ impl AppState {
             policy: properties.policy,
             sealed: Sealed::from_bytes(Vec::new()),
         };
-        record.sealed = self.master.seal(&private, &binding(&record));
+        let bound = binding(&record);
+        record.sealed = match secret {
+            Secret::Sealed(private) => self.master.seal(&private, &bound),
+            Secret::InToken(id) => Reference(id).seal(&self.master, &bound),
+        };
         record
     }
 
@@ -197,7 +211,7 @@ impl AppState {
         let release_policy = record.policy.clone();
         KeyBundle {
             key,
-            attributes: attributes(record, self.recovery),
+            attributes: attributes(record, self.recovery, self.hsm_platform(record)),
             tags: record.tags.clone(),
             release_policy,
         }
@@ -205,7 +219,8 @@ impl AppState {
 
     /// A record in a list.
     fn item(&self, record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem {
-        KeyItem { kid, attributes: attributes(record, self.recovery), tags: record.tags.clone(), deletion }
+        let attributes = attributes(record, self.recovery, self.hsm_platform(record));
+        KeyItem { kid, attributes, tags: record.tags.clone(), deletion }
     }
 
     pub(super) fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {
@@ -283,7 +298,7 @@ pub(crate) fn binding(record: &KeyRecord) -> Vec<u8> {
     .bytes()
 }
 
-fn attributes(record: &KeyRecord, recovery: RecoveryConfig) -> KeyAttributes {
+fn attributes(record: &KeyRecord, recovery: RecoveryConfig, hsm_platform: Option<String>) -> KeyAttributes {
     KeyAttributes {
         enabled: Some(record.enabled),
         nbf: record.not_before,
@@ -293,6 +308,7 @@ fn attributes(record: &KeyRecord, recovery: RecoveryConfig) -> KeyAttributes {
         recoverable_days: Some(recovery.days),
         recovery_level: Some(recovery.level().to_owned()),
         exportable: Some(record.exportable),
+        hsm_platform,
     }
 }
 

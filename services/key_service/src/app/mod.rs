@@ -2,15 +2,18 @@
 
 mod backup;
 pub mod counts;
+pub mod custody;
 mod deleted;
 pub mod error;
 pub mod generation;
+mod in_token;
 pub mod keys;
 pub mod opened;
 pub mod operate;
 pub(crate) mod quoted;
 pub mod random;
 mod readiness;
+pub(crate) mod refusals;
 pub mod release;
 mod rotate;
 pub(crate) mod schedule;

@@ -64,14 +64,15 @@ impl Operation {
         matches!(self, Operation::Decrypt | Operation::Unwrap | Operation::Verify)
     }
 
-    fn encrypts(self) -> bool {
+    /// Whether it makes ciphertext.
+    pub(super) fn encrypts(self) -> bool {
         matches!(self, Operation::Encrypt | Operation::Wrap)
     }
 }
 
 /// `alg` of an encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Algorithm {
+pub(super) enum Algorithm {
     Rsa(RsaPadding),
     Gcm(OctBits),
     Cbc(OctBits, CbcPadding),
@@ -141,12 +142,13 @@ impl AppState {
         inputs(algorithm, operation, &parameters)?;
         let alg = parameters.alg.clone();
         let kid = self.kid(&record);
-        let result = match (algorithm, &record.public) {
-            (Algorithm::Rsa(padding), PublicKey::Rsa(public)) if operation.encrypts() => {
+        let result = match (algorithm, &record.public, self.in_token(&record)?) {
+            (Algorithm::Rsa(padding), PublicKey::Rsa(public), _) if operation.encrypts() => {
                 let value = rsa::encrypt(public, padding, &parameters.value).map_err(operation_error)?;
                 return Ok(KeyOperationResult { kid, value, ..KeyOperationResult::default() });
             }
-            (Algorithm::Rsa(padding), _) => {
+            (_, _, Some(key)) => key.cipher(algorithm, operation, parameters).await?,
+            (Algorithm::Rsa(padding), ..) => {
                 let private = self.opened_key(&record).await?;
                 let decrypted = private.rsa().and_then(|key| key.decrypt(padding, &parameters.value));
                 let value = decrypted.map_err(operation_error)?;

@@ -11,7 +11,20 @@ use crate::store::meta;
 impl AppState {
     /// The checks of `/health/ready`.
     pub async fn readiness(&self) -> Vec<Check> {
-        vec![self.database().await, self.stored_key().await]
+        let mut checks = vec![self.database().await, self.stored_key().await];
+        checks.extend(self.token().await);
+        checks
+    }
+
+    /// The keys that do not live in the token go on working without it.
+    async fn token(&self) -> Option<Check> {
+        let hsm = self.hsm.clone()?;
+        let seen = match tokio::task::spawn_blocking(move || hsm.check()).await {
+            Ok(Ok(())) => Ok("the token answers".to_owned()),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
+        Some(Check::new("hsm", seen))
     }
 
     /// What cannot be written down is neither done nor released.
@@ -36,6 +49,7 @@ impl AppState {
 
     async fn newest_opens(&self) -> Result<bool, AppError> {
         match keys::last_written(self.store.readers()).await? {
+            Some(record) if self.reference(&record).is_some() => Ok(true),
             Some(record) => Ok(self.open_key(&record).map(|_| true)?),
             None => Ok(false),
         }

@@ -18,6 +18,7 @@ use public_api::keys::{
 use serde::Serialize;
 use serde_json::Value;
 
+use super::custody::{TokenKey, family};
 use super::keys::KeyRef;
 use super::{AppError, AppState, generation, operate, reach};
 use crate::crypto::wrap::{self, TargetKey};
@@ -94,7 +95,7 @@ impl AppState {
             }
             Err(NoGrant::Failed(error)) => return Err(error),
         };
-        let wrapped = self.wrapped(&record, &grant, enc)?;
+        let (grant, wrapped) = self.wrapped(&record, grant, enc).await?;
         let payload = self.payload(&record, &wrapped, enc, parameters.nonce, api_version);
         reach("before recording a release");
         let recorded = self
@@ -167,9 +168,25 @@ impl AppState {
         Ok(())
     }
 
-    fn wrapped(&self, record: &KeyRecord, grant: &Grant, enc: KeyEncryption) -> Result<KeyHsm, AppError> {
-        let private = self.open_key(record)?;
-        wrap::release_to(&grant.decision, &private, &grant.target, enc).map_err(AppError::Key)
+    async fn wrapped(
+        &self,
+        record: &KeyRecord,
+        grant: Grant,
+        enc: KeyEncryption,
+    ) -> Result<(Grant, KeyHsm), AppError> {
+        let Some(TokenKey { hsm, id }) = self.in_token(record)? else {
+            let private = self.open_key(record)?;
+            let wrapped = wrap::release_to(&grant.decision, &private, &grant.target, enc);
+            return Ok((grant, wrapped.map_err(AppError::Key)?));
+        };
+        let family = family(&record.public);
+        let work = move || {
+            let key = (&*hsm, id, family);
+            let wrapped = wrap::release_from_token(&grant.decision, key, &grant.target, enc);
+            (grant, wrapped)
+        };
+        let (grant, wrapped) = tokio::task::spawn_blocking(work).await?;
+        Ok((grant, wrapped?.map_err(AppError::Key)?))
     }
 
     fn payload(

@@ -43,7 +43,7 @@ impl AppState {
     /// A record like `old` with a new key.
     async fn next_version(&self, old: &KeyRecord, schedule: &Schedule) -> Result<KeyRecord, AppError> {
         let spec = old.public.spec().ok_or(AppError::Key(CryptoError::PublicKey))?;
-        let material = self.generated(spec).await?;
+        let material = self.made(spec, old.key_type, old.exportable).await?;
         let properties = Properties {
             key_type: old.key_type,
             key_ops: old.key_ops.clone(),
@@ -65,6 +65,7 @@ impl AppState {
         record: KeyRecord,
         event: decisions::Event,
     ) -> Result<Stored, AppError> {
+        let new = record.clone();
         let written = self.store.write(move |connection| {
             Box::pin(async move {
                 let newest = keys::find(&mut *connection, Among::Live, &record.name, None).await?;
@@ -77,7 +78,12 @@ impl AppState {
                 Ok(Stored::Yes)
             })
         });
-        Ok(written.await?.into_inner())
+        let stored = written.await?.into_inner();
+        match stored {
+            Stored::Yes => self.keep(&new).await,
+            Stored::NameGone | Stored::KeyChanged => self.abandon(&new).await,
+        }
+        Ok(stored)
     }
 
     /// `GET /keys/{name}/rotationpolicy`

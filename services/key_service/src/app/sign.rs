@@ -24,8 +24,14 @@ impl AppState {
         let KeySignParameters { alg, value } = parameters;
         let algorithm = algorithm(&alg, &record.public)?;
         digest("value", &value, algorithm)?;
-        let (kid, private) = (self.kid(&record), self.opened_key(&record).await?);
-        let value = sign::sign(&private, algorithm, &value).map_err(operation_error)?;
+        let kid = self.kid(&record);
+        let value = match self.in_token(&record)? {
+            Some(key) => key.sign(algorithm, value).await?,
+            None => {
+                let private = self.opened_key(&record).await?;
+                sign::sign(&private, algorithm, &value).map_err(operation_error)?
+            }
+        };
         self.record_use(caller, &kid, Operation::Sign, &alg).await?;
         Ok(KeyOperationResult { kid, value, ..KeyOperationResult::default() })
     }

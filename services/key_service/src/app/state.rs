@@ -18,6 +18,7 @@ use crate::crypto::master::MasterKeyError;
 use crate::crypto::ready::ReadyKeys;
 use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::{Signer, SignerError};
+use crate::hsm::{Hsm, HsmError};
 use crate::http;
 use crate::store::decisions::{self, Event};
 use crate::store::{Place, Reader, Store, StoreError, meta};
@@ -67,6 +68,9 @@ pub enum StartError {
         /// What the configuration says.
         configured: String,
     },
+    /// The hardware security module.
+    #[error("the hardware security module is not usable")]
+    Hsm(#[from] HsmError),
     /// The signing identity.
     #[error("release answers cannot be signed")]
     Signer(#[from] SignerError),
@@ -83,6 +87,8 @@ pub struct AppState {
     pub(crate) recovery: RecoveryConfig,
     pub(crate) store: Store,
     pub(crate) master: MasterKey,
+    pub(crate) hsm: Option<Arc<Hsm>>,
+    pub(crate) all_keys_in_hsm: bool,
     pub(crate) signer: Signer,
     pub(crate) ready_keys: ReadyKeys,
     pub(crate) opened_keys: OpenedKeys,
@@ -106,6 +112,7 @@ impl AppState {
         let store = Store::open(&place).await?;
         let master = master_key(config, &store).await?;
         let recovery = recovery(config.recovery, &store).await?;
+        let hsm = open_hsm(config).await?;
         let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
         publish_root(&config.data_dir, &signer)?;
         if config.allow_development_roots {
@@ -123,6 +130,8 @@ impl AppState {
             recovery,
             store,
             master,
+            hsm,
+            all_keys_in_hsm: config.hsm.as_ref().is_some_and(|hsm| hsm.all_keys),
             signer,
             ready_keys: ReadyKeys::default(),
             opened_keys: OpenedKeys::default(),
@@ -178,6 +187,15 @@ impl AppState {
             detail,
         }
     }
+}
+
+/// Opens the token, if there is to be one. A service that would have to refuse its keys' use does not start.
+async fn open_hsm(config: &Config) -> Result<Option<Arc<Hsm>>, StartError> {
+    let Some(hsm) = config.hsm.clone() else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || Hsm::open(&hsm)).await;
+    let hsm = opened.map_err(|_| HsmError::Answer("a thread"))??;
+    tracing::info!(platform = hsm.platform(), "keys of -HSM types live in a hardware security module");
+    Ok(Some(Arc::new(hsm)))
 }
 
 /// Loads the master key and, for a new database, records its id. Of services that start at the same time on a new

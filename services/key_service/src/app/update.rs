@@ -116,6 +116,11 @@ impl AppState {
             let text = "Immutable Key Release Policy cannot be modified.";
             return Err(validate::skr("1020", "release_policy", text));
         }
+        if let Some(reference) = self.reference(record) {
+            record.policy = Some(new);
+            record.sealed = reference.seal(&self.master, &binding(record));
+            return Ok(true);
+        }
         let private = self.open_key(record)?;
         record.policy = Some(new);
         record.sealed = self.master.seal(&private, &binding(record));

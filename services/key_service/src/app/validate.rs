@@ -163,6 +163,7 @@ pub fn settable(attributes: &KeyAttributes) -> Result<(), AppError> {
         ("updated", attributes.updated.is_some()),
         ("recoverableDays", attributes.recoverable_days.is_some()),
         ("recoveryLevel", attributes.recovery_level.is_some()),
+        ("hsmPlatform", attributes.hsm_platform.is_some()),
     ];
     match fixed.iter().find(|(_, given)| *given) {
         Some((name, _)) => {

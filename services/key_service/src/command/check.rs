@@ -2,20 +2,24 @@
 //!
 //! What it proves: SQLite's own structures hold; the schema is this program's; every stored key opens under the master key,
 //! bound to its name, type, exportability and policy, and has the public part that it shows; the release-signing identity
-//! opens; the decision log is one chain. What it cannot prove: that nothing was cut off the end of the log, or that the
+//! opens; the decision log is one chain. Of a key in a hardware security module: its object is there, as protected as its row
+//! says, and signs for the public part that is shown; and it tells the objects that no row refers to. What it cannot prove: that nothing was cut off the end of the log, or that the
 //! whole file is not an older one. For that, compare `lastHash` with what was noted elsewhere.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use public_api::decision_log::{self, Entry};
 use serde_json::{Value, json};
 
+use super::token::TokenCheck;
 use super::{CommandError, refusals};
 use crate::app::keys::binding;
 use crate::config::Config;
 use crate::crypto::kind::public_part;
 use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::Signer;
+use crate::hsm::{KeyId, Reference};
 use crate::store::keys::KeyRecord;
 use crate::store::snapshot::{Schema, Snapshot};
 use crate::store::{Place, decisions, keys, meta, standing};
@@ -45,12 +49,20 @@ impl CheckArguments {
         let mut snapshot = Snapshot::open(&database).await.map_err(refusals::of_store)?;
         let seen = prove(&mut snapshot, &config).await;
         snapshot.close().await;
-        let (keys, log) = seen?;
-        Ok(json!({"database": database.to_string(), "status": "whole", "keys": keys, "log": log}))
+        let (keys, log, hsm) = seen?;
+        let database = database.to_string();
+        let mut told = json!({"database": database, "status": "whole", "keys": keys, "log": log});
+        if let (Some(hsm), Some(told)) = (hsm, told.as_object_mut()) {
+            told.insert("hsm".to_owned(), hsm);
+        }
+        Ok(told)
     }
 }
 
-async fn prove(snapshot: &mut Snapshot, config: &Config) -> Result<(Value, Value), CommandError> {
+async fn prove(
+    snapshot: &mut Snapshot,
+    config: &Config,
+) -> Result<(Value, Value, Option<Value>), CommandError> {
     if let Some(found) = snapshot.damage().await.map_err(refusals::of_store)? {
         return Err(refusals::damaged(found));
     }
@@ -59,7 +71,7 @@ async fn prove(snapshot: &mut Snapshot, config: &Config) -> Result<(Value, Value
         return Err(refusals::not_a_vault(&standing));
     }
     let master = master_key(snapshot, config).await?;
-    contents(snapshot, &master).await
+    contents(snapshot, config, &master).await
 }
 
 /// Refuses a schema that is not this program's.
@@ -70,18 +82,22 @@ pub(super) async fn schema(snapshot: &mut Snapshot) -> Result<(), CommandError> 
     }
 }
 
-/// What is sealed opens, and the log is one chain: how many keys, and where the log ends.
+/// What is sealed opens, what lies in the token is there, and the log is one chain: how many keys, where the log ends, and
+/// what the token holds.
 pub(super) async fn contents(
     snapshot: &mut Snapshot,
+    config: &Config,
     master: &MasterKey,
-) -> Result<(Value, Value), CommandError> {
+) -> Result<(Value, Value, Option<Value>), CommandError> {
     signing_identity(snapshot, master).await?;
-    stored_keys(snapshot, master).await?;
+    let token = config.hsm.as_ref().map(|hsm| TokenCheck::open(hsm, master.id().as_str())).transpose()?;
+    let referred = stored_keys(snapshot, master, token.as_ref()).await?;
     let last = log(snapshot).await?;
     let numbers = snapshot.numbers().await.map_err(refusals::of_store)?;
     let keys = json!({"live": numbers.live, "deleted": numbers.deleted, "versions": numbers.versions});
     let entries = last.as_ref().map_or(0, |entry| entry.sequence);
-    Ok((keys, json!({"entries": entries, "lastHash": last.map(|entry| entry.hash)})))
+    let log = json!({"entries": entries, "lastHash": last.map(|entry| entry.hash)});
+    Ok((keys, log, token.map(|token| token.told(&referred))))
 }
 
 async fn master_key(snapshot: &mut Snapshot, config: &Config) -> Result<MasterKey, CommandError> {
@@ -99,14 +115,26 @@ async fn signing_identity(snapshot: &mut Snapshot, master: &MasterKey) -> Result
     }
 }
 
-async fn stored_keys(snapshot: &mut Snapshot, master: &MasterKey) -> Result<(), CommandError> {
-    let mut last = i64::MIN;
+/// Returns the ids of the objects in the token that rows refer to.
+async fn stored_keys(
+    snapshot: &mut Snapshot,
+    master: &MasterKey,
+    token: Option<&TokenCheck>,
+) -> Result<BTreeSet<KeyId>, CommandError> {
+    let (mut referred, mut last) = (BTreeSet::new(), i64::MIN);
     loop {
         let page = keys::after_row(&mut snapshot.connection, last, PAGE).await.map_err(refusals::of_store)?;
-        let Some((row, _)) = page.last() else { return Ok(()) };
+        let Some((row, _)) = page.last() else { return Ok(referred) };
         last = *row;
         for (_, record) in &page {
-            stored_key(record, master)?;
+            match Reference::open(master, &record.sealed, &binding(record)) {
+                Some(Reference(id)) => {
+                    let token = token.ok_or_else(|| refusals::no_token(record))?;
+                    token.prove(record, id)?;
+                    referred.insert(id);
+                }
+                None => stored_key(record, master)?,
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod move_seal;
 mod move_vault;
 mod move_verify;
 mod refusals;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use token_verifier::Refusal;
 use crate::app::StartError;
 use crate::config::ConfigError;
 use crate::crypto::master::MasterKeyError;
+use crate::hsm::HsmError;
 use crate::store::StoreError;
 
 pub use backup::BackupArguments;
@@ -59,6 +61,9 @@ pub enum CommandError {
     /// The data folder, or the service that has it.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The hardware security module.
+    #[error("the hardware security module is not usable")]
+    Hsm(#[from] HsmError),
     /// A file cannot be made, read or brought to disk.
     #[error("could not use {path}")]
     File {

@@ -26,14 +26,9 @@ use super::move_copy::{copy, wipe};
 use super::move_seal::Seals;
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
-<<<<<<< HEAD
-use crate::app::state::{locked, rfc3339};
-use crate::config::{Config, MasterKeyConfig};
-=======
 use crate::app::reach;
 use crate::app::state::{data_dir, locked, rfc3339};
-use crate::config::Config;
->>>>>>> ec7a380abbaeef86687745c81ff972afb0661a78
+use crate::config::{Config, MasterKeyConfig};
 use crate::crypto::seal::MasterKey;
 use crate::store::decisions::{self, Event};
 use crate::store::snapshot::Snapshot;
@@ -176,7 +171,7 @@ async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) 
     reach("the target of a move is written");
     write.commit().await?;
     reach("the target of a move is filled");
-    verify(&mut source.connection, &target.place, seals).await
+    verify(&mut source.connection, (&target.place, &target.config), seals).await
 }
 
 /// Makes the target a vault, with an entry of the move.

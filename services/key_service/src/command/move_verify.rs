@@ -3,6 +3,7 @@
 
 use super::move_seal::Seals;
 use super::{CommandError, check, refusals};
+use crate::config::Config;
 use crate::store::snapshot::Snapshot;
 use crate::store::tables::{
     Generation, LogEntry, Meta, Name, RetiredGeneration, RotationPolicy, Row, UsedToken, Version, page,
@@ -12,13 +13,16 @@ use crate::store::{Connection, Place, meta};
 /// Compares all of it.
 pub(super) async fn verify(
     source: &mut Connection,
-    target: &Place,
+    (target, config): (&Place, &Config),
     seals: &Seals,
 ) -> Result<(), CommandError> {
     let mut snapshot = Snapshot::open(target).await?;
-    let compared = compare(source, &mut snapshot, seals).await;
+    let proved = match compare(source, &mut snapshot, seals).await {
+        Ok(()) => check::contents(&mut snapshot, config, &seals.to).await.map(drop),
+        differing => differing,
+    };
     snapshot.close().await;
-    compared
+    proved
 }
 
 async fn compare(
@@ -46,7 +50,7 @@ async fn compare(
     if names(&expected) != names(&target) || expected.iter().zip(&target).any(differs) {
         return Err(refusals::copy_differs(Meta::NAME));
     }
-    check::contents(snapshot, &seals.to).await.map(drop)
+    Ok(())
 }
 
 /// Everything but the seal, and the number of the row.

@@ -6,6 +6,7 @@ use public_api::decision_log::ChainError;
 use token_verifier::refusal;
 
 use super::CommandError;
+use crate::hsm::HsmError;
 use crate::store::keys::KeyRecord;
 use crate::store::standing::{Part, Standing};
 use crate::store::tables::Version;
@@ -71,6 +72,26 @@ pub fn public_part(record: &KeyRecord) -> CommandError {
     let rule = "what is answered as a key's public part is its own";
     let expected = "the public part of its private key";
     refused("PublicPartWrong", subject(record), expected, "another public part", rule, RESTORE)
+}
+
+/// A key in a token, and no token to look into.
+pub fn no_token(record: &KeyRecord) -> CommandError {
+    let rule = "a key in an HSM is proved by the HSM";
+    let remedy = "name the token that holds the key in the configuration ([hsm])";
+    refused("HsmNotConfigured", subject(record), "the token that holds it", "no token", rule, remedy)
+}
+
+/// A key whose object is not as its row says; other faults of the token are no finding.
+pub fn token_object(record: &KeyRecord, error: HsmError) -> CommandError {
+    match error {
+        HsmError::KeyMissing(_) | HsmError::KeyAmbiguous { .. } | HsmError::KeyUnprotected(_) => {
+            let rule = "a key in an HSM is one object of the token, as protected as it was made";
+            let remedy = "restore the token from its own backup, or purge the key";
+            let expected = "its object in the token";
+            refused("HsmKeyObject", subject(record), expected, error.to_string(), rule, remedy)
+        }
+        other => CommandError::Hsm(other),
+    }
 }
 
 /// The release-signing identity.

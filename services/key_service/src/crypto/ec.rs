@@ -63,6 +63,16 @@ impl Curve {
         }
     }
 
+    /// The curve's object identifier in DER: CKA_EC_PARAMS of PKCS#11. Source: SEC 2 appendix A.2, RFC 5480 section 2.1.1.1.
+    pub fn parameters(self) -> &'static [u8] {
+        match self {
+            Curve::P256 => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+            Curve::P384 => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22],
+            Curve::P521 => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23],
+            Curve::P256K => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a],
+        }
+    }
+
     fn signing(self) -> &'static EcdsaSigningAlgorithm {
         match self {
             Curve::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,

@@ -36,6 +36,15 @@ impl Bits {
         }
     }
 
+    /// The number.
+    pub fn number(self) -> u32 {
+        match self {
+            Bits::Rsa2048 => 2048,
+            Bits::Rsa3072 => 3072,
+            Bits::Rsa4096 => 4096,
+        }
+    }
+
     fn size(self) -> KeySize {
         match self {
             Bits::Rsa2048 => KeySize::Rsa2048,

@@ -9,10 +9,13 @@ use public_api::keys::{KeyEncryption, KeyHsm, KeyHsmHeader};
 use zeroize::Zeroizing;
 
 use super::error::CryptoError;
+use super::kind::Family;
 use super::rsa::PublicParts;
 use super::seal::PrivateKey;
+use crate::hsm::{Hsm, HsmError, KeyId};
 
-const KEK_LEN: usize = 32;
+/// Bytes of a key-encryption key.
+pub const KEK_LEN: usize = 32;
 
 /// The key in a verified token that a released key is wrapped to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,24 @@ pub fn release_to(
     Ok(KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext })
 }
 
+/// The same for a key that lies in a token: the token wraps it, and this service never has it. Blocks.
+pub fn release_from_token(
+    decision: &ReleaseDecision,
+    (hsm, id, family): (&Hsm, KeyId, Family),
+    target: &TargetKey,
+    enc: KeyEncryption,
+) -> Result<Result<KeyHsm, CryptoError>, HsmError> {
+    let mut kek = Zeroizing::new(vec![0; KEK_LEN]);
+    rand::fill(&mut kek).expect("the system has random numbers");
+    let mut ciphertext = match encrypted_kek(target, enc, &kek) {
+        Ok(block) => block,
+        Err(error) => return Ok(Err(error)),
+    };
+    ciphertext.extend_from_slice(&hsm.export(decision, (id, family), kek)?);
+    let header = KeyHsmHeader { kid: target.kid.clone(), alg: "dir".to_owned(), enc };
+    Ok(Ok(KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext }))
+}
+
 fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<Vec<u8>, CryptoError> {
     let key = target.key.encrypting_key()?;
     let mut block = vec![0; key.ciphertext_size()];
@@ -46,7 +67,8 @@ fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<V
     Ok(block)
 }
 
-fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
+/// AES key wrap with padding (RFC 5649).
+pub fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
     let plaintext = private.as_bytes();
     let kek = AesKek::new(&AES_256, kek).expect("the key-encryption key has 32 bytes");
     // RFC 5649: padded to 8 bytes, and 8 bytes of integrity check.

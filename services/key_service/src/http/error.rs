@@ -5,8 +5,9 @@ use axum::response::{IntoResponse, Response};
 use http_service::gate::DenialCode;
 use public_api::denial::ErrorBody;
 
-use crate::app::AppError;
+use crate::app::{AppError, refusals};
 use crate::chain;
+use crate::hsm::HsmError;
 use crate::token::caller::Caller;
 
 impl IntoResponse for AppError {
@@ -31,6 +32,7 @@ impl IntoResponse for AppError {
             AppError::BodyIncomplete => plain(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message),
             AppError::IssuerUnavailable(_) => unavailable(&self, chain(&self)),
             AppError::Store(ref error) if error.is_absence() => unavailable(&self, message),
+            AppError::Hsm(ref error) => of_hsm(&self, error),
             AppError::Store(_)
             | AppError::Seal(_)
             | AppError::Key(_)
@@ -57,10 +59,24 @@ pub fn method_not_allowed() -> Response {
 }
 
 fn unavailable(error: &AppError, message: String) -> Response {
-    tracing::warn!(error = chain(error), "a request must wait for another service");
+    tracing::warn!(error = chain(error), "what a request needs is not available");
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     response
+}
+
+/// What a token cannot do is the request's fault, a silent one nobody's, and an object that is not there the operator's.
+fn of_hsm(error: &AppError, cause: &HsmError) -> Response {
+    if cause.is_unavailable() {
+        return unavailable(error, chain(error));
+    }
+    let Some(denial) = refusals::of_hsm(cause) else { return internal(error) };
+    let status = match cause {
+        HsmError::Unsupported { .. } => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    tracing::warn!(error = chain(error), "the HSM cannot do what a request needs");
+    answer(status, ErrorBody::denied(&denial.code.clone(), *denial))
 }
 
 fn internal(error: &AppError) -> Response {

@@ -3,3 +3,4 @@
 pub mod forget;
 pub mod prune;
 pub mod rotate;
+pub mod sweep;

@@ -1,13 +1,14 @@
 //! Purges deleted keys whose time is over and forgets tokens that nobody could present any more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use public_api::decision_log::Decision;
 use serde_json::json;
 
-use crate::app::AppState;
-use crate::store::{StoreError, decisions, keys, releases};
+use crate::app::{AppError, AppState};
+use crate::store::{decisions, keys, releases};
 
 const INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -25,24 +26,49 @@ pub async fn run(state: Arc<AppState>) {
     }
 }
 
-/// One pass, in one transaction. Returns how many keys were purged.
-pub async fn once(state: &AppState) -> Result<usize, StoreError> {
+/// One pass, in one transaction. Returns how many keys were purged. A key whose object in the HSM cannot be destroyed now
+/// waits for the next pass; the others do not wait for it.
+pub async fn once(state: &AppState) -> Result<usize, AppError> {
     let now = state.now();
+    let doomed = doomed(state, now).await?;
     let base_url = state.base_url.clone();
     let template = state.event(Decision::KeyChanged, "", None, json!({"operation": "scheduledPurge"}));
     let purged = state.store.write(move |connection| {
         Box::pin(async move {
             releases::forget_tokens(connection, now).await?;
-            let due = keys::due_for_purge(connection, now).await?;
-            for name in &due {
+            let due = keys::due_for_purge(&mut *connection, now).await?;
+            let mut purged = (0, Vec::new());
+            for name in due.iter().filter(|name| doomed.contains(*name)) {
+                purged.0 += 1;
+                purged.1.extend(keys::deleted_versions(&mut *connection, name).await?);
                 keys::purge(connection, name).await?;
                 let subject = format!("{base_url}/keys/{name}");
                 decisions::append(connection, decisions::Event { subject, ..template.clone() }).await?;
             }
-            Ok(due)
+            Ok(purged)
         })
     });
-    let purged = purged.await?.into_inner();
-    purged.iter().for_each(|name| state.opened_keys.forget(name));
-    Ok(purged.len())
+    let (count, versions) = purged.await?.into_inner();
+    versions.iter().for_each(|record| state.opened_keys.forget(&record.name));
+    state.bury(&versions).await;
+    Ok(count)
+}
+
+/// Names whose time is over and whose objects in the HSM, if they have any, are marked as gone.
+async fn doomed(state: &AppState, now: i64) -> Result<BTreeSet<String>, AppError> {
+    let mut doomed = BTreeSet::new();
+    for name in keys::due_for_purge(state.store.readers(), now).await? {
+        let versions = keys::deleted_versions(state.store.readers(), &name).await?;
+        match state.doom(&versions).await {
+            Ok(()) => drop(doomed.insert(name)),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    key = name,
+                    "a key cannot be purged now"
+                );
+            }
+        }
+    }
+    Ok(doomed)
 }

@@ -220,6 +220,20 @@ pub(super) async fn insert_name(
     Ok(())
 }
 
+/// Every version of a deleted name.
+pub async fn deleted_versions<'c>(
+    reader: impl Into<Reader<'c>>,
+    name: &str,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let reader = reader.into();
+    let sql =
+        format!("{} WHERE k.name = $1 AND k.deleted IS NOT NULL ORDER BY v.number", select(reader.dialect()));
+    on!(reader, |executor| {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(sought(name)).fetch_all(executor).await?;
+        rows.iter().map(|row| Row::from_row(row)?.record()).collect()
+    })
+}
+
 /// Adds a version (and the name, if it is new).
 pub async fn insert(connection: &mut Connection, key: &KeyRecord) -> Result<(), StoreError> {
     const SQL: &str =
@@ -316,10 +330,11 @@ pub async fn purge(connection: &mut Connection, name: &str) -> Result<bool, Stor
 }
 
 /// Names of deleted keys whose time is over.
-pub async fn due_for_purge(connection: &mut Connection, now: i64) -> Result<Vec<String>, StoreError> {
-    let name = connection.dialect().spelling();
+pub async fn due_for_purge<'c>(reader: impl Into<Reader<'c>>, now: i64) -> Result<Vec<String>, StoreError> {
+    let reader = reader.into();
+    let name = reader.dialect().spelling();
     let sql = format!("SELECT {name} FROM keys k WHERE k.purge_at <= $1 ORDER BY k.name");
-    on!(&mut *connection, |executor| {
+    on!(reader, |executor| {
         Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(now).fetch_all(executor).await?)
     })
 }

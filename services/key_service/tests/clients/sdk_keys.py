@@ -35,6 +35,7 @@ POLICY = os.environ["CASEMATE_POLICY"].encode()
 EVIDENCE = json.loads(os.environ["CASEMATE_EVIDENCE"])
 TRANSFER = serialization.load_der_private_key(base64.b64decode(os.environ["CASEMATE_TRANSFER_KEY"]), None)
 HASHES = {256: hashes.SHA256(), 384: hashes.SHA384(), 512: hashes.SHA512()}
+HSM_PLATFORM = os.environ["CASEMATE_HSM_PLATFORM"] or None
 COUNT = 0
 
 
@@ -308,6 +309,30 @@ def releases():
     refused("a policy that is none", HttpResponseError, lambda: KEYS.create_ec_key("x", exportable=True, release_policy=other, hardware_protected=True), "BadParameter")
 
 
+def custody():
+    """Keys of -HSM types live in a token if there is one, and the others never do."""
+    for hardware in [True, False]:
+        name = f"custody-{hardware}"
+        key = KEYS.create_ec_key(name, hardware_protected=hardware)
+        shown = KEYS.send_request(HttpRequest("GET", f"{VAULT}/keys/{name}/?api-version=7.4")).json()
+        platform = HSM_PLATFORM if hardware else None
+        check(f"{key.key_type}: hsmPlatform is {platform}", shown["attributes"].get("hsmPlatform") == platform)
+        if platform:
+            refused(f"{key.key_type}: a backup", HttpResponseError, lambda: KEYS.backup_key(name), "HsmKeyNotBackedUp")
+        else:
+            check(f"{key.key_type}: a backup", KEYS.backup_key(name) is not None)
+        rotated = KEYS.rotate_key(name)
+        check(f"{key.key_type}: renewed as what it was", (rotated.key_type, rotated.id != key.id) == (key.key_type, True))
+        digest = hashlib.sha256(b"message").digest()
+        for version in [key, rotated]:
+            signature = crypto(version).sign(SignatureAlgorithm.es256, digest).signature
+            valid = crypto(version).verify(SignatureAlgorithm.es256, digest, signature).is_valid
+            check(f"{key.key_type}: a version signs by its own id", valid)
+        KEYS.begin_delete_key(name).result()
+        KEYS.purge_deleted_key(name)
+        refused(f"{key.key_type}: purged", ResourceNotFoundError, lambda: KEYS.get_deleted_key(name))
+
+
 key_lifecycle()
 imports()
 rsa_operations()
@@ -315,5 +340,6 @@ ec_operations()
 oct_operations()
 rotation_and_backup()
 releases()
+custody()
 assert COUNT >= 60, COUNT
 print(f"{COUNT} checks, all done")

@@ -7,12 +7,24 @@ use serde_json::json;
 
 use crate::binary::{Service, caller, start, unix_now};
 use crate::support::issuer::{attestation, decoded, transfer_key};
+use crate::support::softhsm::with_token_as;
 use crate::support::vault::{Folder, OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy};
 
-/// Runs `tests/clients/sdk_keys.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-keyvault-keys.
 #[tokio::test]
 #[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
 async fn the_python_sdk_makes_uses_renews_restores_and_releases_keys() {
+    sdk(None).await;
+}
+
+/// The same checks on a vault whose keys of `-HSM` types live in a token.
+#[test]
+#[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
+fn the_python_sdk_does_the_same_with_keys_in_a_token() {
+    with_token_as(("", "timeout_seconds = 120"), async |_| sdk(Some("SoftHSM project SoftHSM v2")).await);
+}
+
+/// Runs `tests/clients/sdk_keys.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-keyvault-keys.
+async fn sdk(hsm_platform: Option<&str>) {
     let python =
         std::env::var("CASEMATE_SDK_PYTHON").expect("CASEMATE_SDK_PYTHON names a Python with the SDK");
     let folder = Folder::new();
@@ -23,6 +35,7 @@ async fn the_python_sdk_makes_uses_renews_restores_and_releases_keys() {
     let output = tokio::process::Command::new(python)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk_keys.py"))
         .env("CASEMATE_VAULT", &service.url)
+        .env("CASEMATE_HSM_PLATFORM", hsm_platform.unwrap_or_default())
         .env("CASEMATE_CA", folder.dir.path().join("ca.pem"))
         .env("CASEMATE_OFFICER", caller(OFFICER))
         .env("CASEMATE_RELEASER", caller(RELEASE_USER))

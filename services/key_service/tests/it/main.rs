@@ -8,6 +8,7 @@ mod clients;
 mod database_copy;
 mod generations;
 mod histories;
+mod hsm;
 mod http;
 mod import;
 mod keys;

@@ -3,5 +3,6 @@
 pub mod issuer;
 pub mod jwk;
 pub mod postgres;
+pub mod softhsm;
 pub mod unwrap;
 pub mod vault;

@@ -108,6 +108,7 @@ impl Folder {
         let dir = self.dir.path().display();
         let development = self.allow_development_roots;
         let database = &self.database;
+        let hsm = super::softhsm::usual_section();
         format!(
             r#"
 listen = "127.0.0.1:0"
@@ -131,7 +132,7 @@ jwks_file = "{dir}/control.json"
 [[authority]]
 issuer = "{ATTESTATION}"
 jwks_file = "{dir}/attestation.json"
-"#
+{hsm}"#
         )
     }
 

@@ -1,0 +1,44 @@
+//! Brings the token of the hardware security module and the database together: see [`crate::app::custody`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::custody::Swept;
+use crate::app::{AppError, AppState};
+
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Runs for ever: once at the start, then every hour.
+pub async fn run(state: Arc<AppState>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        match once(&state).await {
+            Ok(swept) => tell(&swept),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the HSM's objects could not be compared with the database; it will be tried again"
+            ),
+        }
+    }
+}
+
+/// One pass.
+pub async fn once(state: &AppState) -> Result<Swept, AppError> {
+    state.sweep().await
+}
+
+fn tell(swept: &Swept) {
+    if !swept.destroyed.is_empty() {
+        tracing::info!(objects = ?swept.destroyed, "destroyed key objects of interrupted requests in the HSM");
+    }
+    if !swept.unknown.is_empty() {
+        tracing::warn!(
+            objects = ?swept.unknown,
+            "the HSM holds key objects that no row refers to; they are left alone: is this an older copy of the database?"
+        );
+    }
+    if !swept.missing.is_empty() {
+        tracing::error!(objects = ?swept.missing, "rows refer to key objects that the HSM does not hold");
+    }
+}
