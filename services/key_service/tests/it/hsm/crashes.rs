@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 
 use key_service::reconcile::sweep;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::token;
 use crate::binary::{Service, caller, start_with, unix_now};
@@ -118,23 +120,20 @@ fn an_older_copy_of_the_database_destroys_no_key() {
     with_token(async |_| {
         let vault = Vault::new().await;
         vault.officer("POST", "/keys/old/create", &json!({"kty": "EC-HSM"})).await.ok();
-        let data = vault.folder.dir.path().join("data");
-        let copy = vault.folder.dir.path().join("copy.sqlite");
-        let Vault { app, state, folder } = vault;
-        drop((app, state));
-        std::fs::copy(data.join("keys.sqlite"), &copy).unwrap();
-        let vault = folder.open().await;
+        let older = Folder::new();
+        let (from, to) = (vault.folder.dir.path(), older.dir.path());
+        std::fs::create_dir(to.join("data")).unwrap();
+        std::fs::copy(from.join("master.key"), to.join("master.key")).unwrap();
+        let options = SqliteConnectOptions::new().filename(from.join("data/keys.sqlite"));
+        let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+        let copy = to.join("data/keys.sqlite").display().to_string();
+        sqlx::query("VACUUM INTO ?").bind(copy).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
         vault.officer("POST", "/keys/new/create", &json!({"kty": "EC-HSM"})).await.ok();
-        let Vault { app, state, folder } = vault;
-        drop((app, state));
-        for file in ["keys.sqlite-wal", "keys.sqlite-shm"] {
-            let _ = std::fs::remove_file(data.join(file));
-        }
-        std::fs::copy(&copy, data.join("keys.sqlite")).unwrap();
-        let vault = later(folder, 99 * 86_400).await;
+        let vault = later(older, 999 * 86_400).await;
         assert_eq!(vault.get("/keys/new/").await.status, 404);
         let swept = sweep::once(&vault.state).await.unwrap();
-        assert_eq!((swept.destroyed.len(), swept.unknown.len()), (0, 1));
+        assert_eq!((swept.objects, swept.destroyed.len(), swept.unknown.len()), (2, 0, 1));
         assert_eq!(token::objects(&token::session()).len(), 2);
     });
 }
