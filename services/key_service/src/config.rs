@@ -10,6 +10,8 @@ use telemetry::TelemetryConfig;
 use token_verifier::{JwksSource, SourceError};
 use url::Url;
 
+use crate::vaults::config::VaultsConfig;
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +44,8 @@ pub struct Config {
     /// Where spans are sent to.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
+    /// Named vaults beside the one at `public_url`.
+    pub vaults: Option<VaultsConfig>,
 }
 
 /// `[master_key]`
@@ -68,7 +72,8 @@ pub struct RecoveryConfig {
 }
 
 impl RecoveryConfig {
-    const DAYS: std::ops::RangeInclusive<i32> = 7..=90;
+    /// Days that can be configured.
+    pub(crate) const DAYS: std::ops::RangeInclusive<i32> = 7..=90;
 
     fn usual_days() -> i32 {
         *Self::DAYS.end()
@@ -181,6 +186,7 @@ impl Config {
         if let Some((key, problem)) = self.limits.problem().or_else(|| self.telemetry.problem()) {
             return Err(value(key, problem));
         }
+        self.vaults.as_ref().map_or(Ok(()), VaultsConfig::check)?;
         let paths = [
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
@@ -247,7 +253,7 @@ fn source(
         .map_err(|SourceError { key, problem }| value(&format!("{section}.{key}"), problem))
 }
 
-fn value(key: &str, problem: &'static str) -> ConfigError {
+pub(crate) fn value(key: &str, problem: &'static str) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), problem }
 }
 
@@ -313,6 +319,7 @@ ca = "/ca.pem"
             ("[callers]", "[limits]\nburst = 0\n[callers]", "`limits.burst`: 0 would refuse every request"),
             ("[callers]", "[limits]\nrate = 1\n[callers]", "unknown field `rate`"),
             ("[callers]", "[telemetry]\nsample_ratio = 2.0\n[callers]", "`telemetry.sample_ratio`: expected"),
+            ("[callers]", "[vaults]\ndomain = 'v.test'\n[callers]", "missing field `issuer`"),
             ("[callers]", "[telemetry]\nendpoint = 'x'\n[callers]", "unknown field `endpoint`"),
         ];
         for (old, new, expected) in cases {

@@ -118,6 +118,8 @@ impl Outcome {
             AppError::BadParameter { .. }
             | AppError::KeyNotFound(_)
             | AppError::Conflict(_)
+            | AppError::VaultNotFound(_)
+            | AppError::VaultConflict { .. }
             | AppError::BodyTooLarge
             | AppError::BodyIncomplete => Self::Invalid,
             AppError::IssuerUnavailable(_) => Self::Unavailable,
@@ -125,7 +127,8 @@ impl Outcome {
             | AppError::Seal(_)
             | AppError::Key(_)
             | AppError::Policy(_)
-            | AppError::Worker(_) => Self::Failed,
+            | AppError::Worker(_)
+            | AppError::Vault(_) => Self::Failed,
         }
     }
 }

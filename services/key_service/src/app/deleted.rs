@@ -60,7 +60,7 @@ impl AppState {
     /// `DELETE /keys/{name}`
     pub async fn delete_key(&self, caller: &Caller, name: &str) -> Result<DeletedKeyBundle, AppError> {
         let now = self.now();
-        let purge_at = now + i64::from(self.recovery.days) * DAY;
+        let purge_at = now + i64::from(self.rules().recovery.days) * DAY;
         reach("before deleting a key");
         let turned = self.turn(caller, name, Turn::Delete { now, purge_at }).await?;
         reach("after deleting a key");
@@ -87,7 +87,7 @@ impl AppState {
 
     /// `DELETE /deletedkeys/{name}`: the key is gone for good.
     pub async fn purge_key(&self, caller: &Caller, name: &str) -> Result<(), AppError> {
-        if self.recovery.purge_protection {
+        if self.rules().recovery.purge_protection {
             let record = self.deleted_record(name).await?;
             let detail = json!({"caller": caller.id(), "operation": "purge"});
             return Err(self.refuse(&self.kid(&record), purge_protected(), detail).await);

@@ -64,7 +64,7 @@ impl AppState {
     /// A new key, from the pool if one is ready.
     pub(super) async fn generated(&self, spec: KeySpec) -> Result<Material, AppError> {
         let ready = match spec {
-            KeySpec::Rsa(bits) => self.ready_keys.take(bits),
+            KeySpec::Rsa(bits) => self.common.ready_keys.take(bits),
             KeySpec::Ec(_) | KeySpec::Oct(_) => None,
         };
         match ready {
@@ -197,7 +197,7 @@ impl AppState {
         let release_policy = record.policy.clone();
         KeyBundle {
             key,
-            attributes: attributes(record, self.recovery),
+            attributes: attributes(record, self.rules().recovery),
             tags: record.tags.clone(),
             release_policy,
         }
@@ -205,7 +205,12 @@ impl AppState {
 
     /// A record in a list.
     fn item(&self, record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem {
-        KeyItem { kid, attributes: attributes(record, self.recovery), tags: record.tags.clone(), deletion }
+        KeyItem {
+            kid,
+            attributes: attributes(record, self.rules().recovery),
+            tags: record.tags.clone(),
+            deletion,
+        }
     }
 
     pub(super) fn key_event(&self, caller: &Caller, operation: &str, record: &KeyRecord) -> decisions::Event {

@@ -14,7 +14,7 @@ pub mod release;
 mod rotate;
 pub(crate) mod schedule;
 mod sign;
-mod state;
+pub(crate) mod state;
 mod update;
 pub(crate) mod validate;
 

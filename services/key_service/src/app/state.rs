@@ -3,10 +3,10 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use http_service::Gate;
 use http_service::health::LastReadiness;
+use http_service::{Gate, Metrics};
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
@@ -19,8 +19,10 @@ use crate::crypto::signer::{Signer, SignerError};
 use crate::http;
 use crate::store::decisions::{self, Event};
 use crate::store::{self, Store, StoreError, meta};
-use crate::token::caller::{Caller, Callers, Permission};
+use crate::token::access::{Access, On};
+use crate::token::caller::{Caller, Callers};
 use crate::token::evidence::Authorities;
+use crate::token::permission::Permission;
 use token_verifier::Issuer;
 use token_verifier::Refusal;
 use token_verifier::{Jwks, JwksError};
@@ -65,6 +67,9 @@ pub enum StartError {
         /// What the configuration says.
         configured: String,
     },
+    /// A database that was put in the place of a vault's own.
+    #[error("the database in {0} is another vault's: it was sealed under another key")]
+    ForeignDatabase(PathBuf),
     /// The signing identity.
     #[error("release answers cannot be signed")]
     Signer(#[from] SignerError),
@@ -73,80 +78,146 @@ pub enum StartError {
     Jwks(#[from] JwksError),
 }
 
-/// The running service.
+/// What all vaults of a process share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub allow_development_roots: bool,
+    pub authorities: Arc<Authorities>,
+    /// With which bearer tokens are signed, whatever tenant they are of.
+    pub caller_keys: Arc<Jwks>,
+    pub ready_keys: Arc<ReadyKeys>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+/// What a vault has of its own.
+pub(crate) struct Own {
+    /// Where its files lie.
+    pub folder: PathBuf,
+    /// DNS name in its signing certificate.
+    pub host: String,
+    /// The start of every key id.
+    pub base_url: String,
+    /// Where callers get tokens, as the challenge says it.
+    pub authorization: String,
+    /// The audience of their tokens.
+    pub audience: String,
+    pub callers: Callers,
+    pub rules: Rules,
+}
+
+/// What may change while a vault runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub recovery: RecoveryConfig,
+    pub access: Access,
+}
+
+/// A running vault.
 pub struct AppState {
     pub(crate) base_url: String,
-    pub(crate) allow_development_roots: bool,
     pub(crate) challenge: String,
-    pub(crate) recovery: RecoveryConfig,
     pub(crate) store: Store,
     pub(crate) master: MasterKey,
     pub(crate) signer: Signer,
-    pub(crate) ready_keys: ReadyKeys,
     pub(crate) callers: Callers,
-    pub(crate) authorities: Authorities,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counts: Counts,
     pub(crate) last_readiness: LastReadiness,
-    clock: Clock,
+    pub(crate) common: Common,
+    rules: RwLock<Arc<Rules>>,
     /// Held while the service runs; the lock goes with the process.
     _lock: File,
 }
 
 impl AppState {
-    /// Opens everything that the configuration names.
+    /// Opens the default vault, with everything that the configuration names.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let lock = locked(&config.data_dir)?;
         let store = Store::open(&config.data_dir.join(store::FILE)).await?;
         let master = master_key(config, &store).await?;
-        let recovery = recovery(config.recovery, &store).await?;
-        let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
-        publish_root(&config.data_dir, &signer)?;
         if config.allow_development_roots {
             tracing::warn!("evidence of development roots can release keys: allow_development_roots is set");
         }
         let callers = &config.callers;
-        let gate = http::gate(config);
-        Ok(Self {
+        let common = common(config, clock)?;
+        let issuer = Issuer::new(&callers.issuer, Arc::clone(&common.caller_keys));
+        let own = Own {
+            folder: config.data_dir.clone(),
+            host: config.host()?.to_owned(),
             base_url: config.base_url().to_owned(),
-            allow_development_roots: config.allow_development_roots,
+            authorization: callers.authorization.clone(),
+            audience: callers.audience.clone(),
+            callers: Callers::new(issuer, &callers.audience),
+            rules: Rules { recovery: config.recovery, access: Access::AppRoles },
+        };
+        Self::assemble(config, common, own, (lock, store, master)).await
+    }
+
+    /// Opens a named vault of the installation whose default vault this is.
+    pub(crate) async fn open_named(&self, config: &Config, id: &str, own: Own) -> Result<Self, StartError> {
+        let lock = locked(&own.folder)?;
+        let store = Store::open(&own.folder.join(store::FILE)).await?;
+        let master = self.master.for_vault(id);
+        if !is_sealed_under(&master, &store).await? {
+            return Err(StartError::ForeignDatabase(own.folder));
+        }
+        Self::assemble(config, self.common.clone(), own, (lock, store, master)).await
+    }
+
+    async fn assemble(
+        config: &Config,
+        common: Common,
+        own: Own,
+        (lock, store, master): (File, Store, MasterKey),
+    ) -> Result<Self, StartError> {
+        let rules = Rules { recovery: recovery(own.rules.recovery, &store).await?, ..own.rules };
+        let signer = Signer::load(&store, &master, &own.host, (common.clock)()).await?;
+        publish_root(&own.folder, &signer)?;
+        Ok(Self {
+            base_url: own.base_url,
             challenge: format!(
                 "Bearer authorization=\"{}\", resource=\"{}\"",
-                callers.authorization, callers.audience
+                own.authorization, own.audience
             ),
-            recovery,
             store,
             master,
             signer,
-            ready_keys: ReadyKeys::default(),
-            callers: Callers::new(
-                Issuer::new(&callers.issuer, Jwks::new(&callers.source()?)?),
-                &callers.audience,
-            ),
-            authorities: authorities(config)?,
-            counts: Counts::new(gate.metrics()),
-            gate,
+            callers: own.callers,
+            counts: Counts::new(&common.metrics),
+            gate: http::gate(config, &common.metrics),
             last_readiness: LastReadiness::default(),
-            clock,
+            common,
+            rules: RwLock::new(Arc::new(rules)),
             _lock: lock,
         })
     }
 
+    /// What holds now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these hold. They are promised in the database before.
+    pub(crate) async fn set_rules(&self, rules: Rules) -> Result<(), StartError> {
+        recovery(rules.recovery, &self.store).await?;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        Ok(())
+    }
+
     /// Seconds since 1970.
     pub fn now(&self) -> i64 {
-        (self.clock)()
+        (self.common.clock)()
     }
 
     /// Passes if the caller may do this; otherwise the refusal is recorded.
-    pub async fn permit(
-        &self,
-        caller: &Caller,
-        permission: Permission,
-        subject: &str,
-    ) -> Result<(), AppError> {
-        match caller.require(permission) {
+    pub async fn permit(&self, caller: &Caller, permission: Permission, on: On<'_>) -> Result<(), AppError> {
+        match self.rules().access.require(caller, permission, on) {
             Ok(()) => Ok(()),
-            Err(denial) => Err(self.refuse(subject, denial, json!({"caller": caller.id()})).await),
+            Err(denial) => {
+                let detail = json!({"caller": caller.id(), "object": caller.object_id()});
+                Err(self.refuse(&on.subject(), denial, detail).await)
+            }
         }
     }
 
@@ -173,19 +244,42 @@ impl AppState {
     }
 }
 
+fn common(config: &Config, clock: Clock) -> Result<Common, StartError> {
+    Ok(Common {
+        allow_development_roots: config.allow_development_roots,
+        authorities: Arc::new(authorities(config)?),
+        caller_keys: Arc::new(Jwks::new(&config.callers.source()?)?),
+        ready_keys: Arc::default(),
+        metrics: Metrics::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+        clock,
+    })
+}
+
 /// Loads the master key and, for a new database, records its id.
 async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartError> {
     let recorded = meta::read(store.readers(), meta::MASTER_KEY_ID).await?;
     let recorded = recorded.map(|id| String::from_utf8_lossy(&id).into_owned());
     let master = MasterKey::load(&config.master_key.file, config.master_key.create, recorded.as_deref())?;
     if recorded.is_none() {
-        let id = master.id().as_str().as_bytes().to_vec();
-        let record = store.write(move |connection| {
-            Box::pin(async move { meta::write(connection, meta::MASTER_KEY_ID, &id).await })
-        });
-        record.await?;
+        record_key(&master, store).await?;
     }
     Ok(master)
+}
+
+/// Whether a database is new, or was sealed under this key before.
+async fn is_sealed_under(key: &MasterKey, store: &Store) -> Result<bool, StartError> {
+    match meta::read(store.readers(), meta::MASTER_KEY_ID).await? {
+        Some(recorded) => Ok(recorded == key.id().as_str().as_bytes()),
+        None => record_key(key, store).await.map(|()| true),
+    }
+}
+
+async fn record_key(key: &MasterKey, store: &Store) -> Result<(), StartError> {
+    let id = key.id().as_str().as_bytes().to_vec();
+    let record = store.write(move |connection| {
+        Box::pin(async move { meta::write(connection, meta::MASTER_KEY_ID, &id).await })
+    });
+    Ok(record.await.map(drop)?)
 }
 
 /// Holds the vault to what it promised before, and records what it promises now.

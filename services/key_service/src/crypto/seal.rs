@@ -10,13 +10,15 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use aws_lc_rs::{digest, rand};
 use zeroize::Zeroizing;
 
 const MASTER_KEY_LEN: usize = 32;
 /// Label of the key that backups are encrypted under (HKDF's info), and their additional data.
 const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
+/// Label of the key that a named vault seals under (HKDF's info); the vault's id follows.
+const VAULT_LABEL: &[u8] = b"casemate named vault v1\0";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
 const ID_LABEL: &[u8] = b"casemate master key id v1\0";
 
@@ -150,6 +152,7 @@ pub struct SealBroken;
 pub struct MasterKey {
     key: RandomizedNonceKey,
     backups: RandomizedNonceKey,
+    derivation: Prk,
     id: MasterKeyId,
 }
 
@@ -169,9 +172,23 @@ impl MasterKey {
             let expected = expected.to_owned();
             return Err(MasterKeyError::Wrong { file: file.to_owned(), expected, found: found.0 });
         }
-        let backups = backup_key(&key);
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes");
-        Ok(Self { key, backups, id: found })
+        Ok(Self::new(&key, found))
+    }
+
+    fn new(key: &[u8; MASTER_KEY_LEN], id: MasterKeyId) -> Self {
+        let derivation = Salt::new(HKDF_SHA256, &[]).extract(key);
+        let backups = derived(&derivation, &[BACKUP_LABEL]);
+        let usable = |key: &[u8; MASTER_KEY_LEN]| {
+            RandomizedNonceKey::new(&AES_256_GCM, key).expect("the key has 32 bytes")
+        };
+        Self { key: usable(key), backups: usable(&backups), derivation, id }
+    }
+
+    /// The key that a named vault seals under: what one vault sealed opens in no other. `id` is the vault's, random and used
+    /// for no second one.
+    pub fn for_vault(&self, id: &str) -> Self {
+        let key = derived(&self.derivation, &[VAULT_LABEL, id.as_bytes()]);
+        Self::new(&key, id_of(&key))
     }
 
     /// The key's id.
@@ -222,14 +239,12 @@ fn open(key: &RandomizedNonceKey, sealed: &[u8], binding: &[u8]) -> Result<Zeroi
 }
 
 /// HKDF-SHA256 of the master key (RFC 5869).
-fn backup_key(master: &[u8; MASTER_KEY_LEN]) -> RandomizedNonceKey {
-    let mut key = Zeroizing::new([0; MASTER_KEY_LEN]);
-    Salt::new(HKDF_SHA256, &[])
-        .extract(master)
-        .expand(&[BACKUP_LABEL], HKDF_SHA256)
-        .and_then(|derived| derived.fill(key.as_mut_slice()))
+fn derived(key: &Prk, info: &[&[u8]]) -> Zeroizing<[u8; MASTER_KEY_LEN]> {
+    let mut derived = Zeroizing::new([0; MASTER_KEY_LEN]);
+    key.expand(info, HKDF_SHA256)
+        .and_then(|okm| okm.fill(derived.as_mut_slice()))
         .expect("a hash's length can be derived");
-    RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes")
+    derived
 }
 
 fn id_of(key: &[u8; MASTER_KEY_LEN]) -> MasterKeyId {
@@ -291,6 +306,19 @@ mod tests {
 
     const BASE: Binding<'_> =
         Binding { name: "a", version: "v", kty: "RSA-HSM", exportable: true, policy: Some((b"p", false)) };
+
+    #[test]
+    fn what_a_vault_sealed_opens_in_no_other_vault_and_not_in_the_default_one() {
+        let master = master();
+        let (one, two) = (master.for_vault("1"), master.for_vault("2"));
+        let sealed = one.seal(&private(b"secret"), &BASE.bytes());
+        assert!(master.for_vault("1").open(&sealed, &BASE.bytes()).unwrap().as_bytes() == b"secret");
+        for other in [&two, &master, &one.for_vault("1"), &master.for_vault("12")] {
+            assert!(other.open(&sealed, &BASE.bytes()).is_err());
+        }
+        assert_ne!(one.id(), two.id());
+        assert!(two.open_backup(&one.seal_backup(b"backup")).is_err());
+    }
 
     #[test]
     fn a_key_opens_under_the_binding_that_it_was_sealed_to_and_no_other() {

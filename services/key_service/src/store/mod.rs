@@ -10,6 +10,7 @@ pub mod meta;
 pub mod releases;
 pub mod rotation;
 pub mod snapshot;
+pub mod vaults;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -104,6 +105,11 @@ impl Store {
     pub async fn is_healthy(&self) -> bool {
         let readable = sqlx::query("SELECT 1").execute(&self.readers).await.is_ok();
         readable && !self.writer.has_ended()
+    }
+
+    /// Whether the writer has ended, after which nothing can be written.
+    pub fn has_ended(&self) -> bool {
+        self.writer.has_ended()
     }
 
     /// Ends when the writer does, which it does only when it failed.

@@ -4,3 +4,4 @@ pub mod issuer;
 pub mod jwk;
 pub mod unwrap;
 pub mod vault;
+pub mod vaults;
