@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_with_its_key() {
-        let cases: [(fn(&mut VaultsConfig), &str); 6] = [
+        type Change = fn(&mut VaultsConfig);
+        let cases: [(Change, &str); 6] = [
             (|config| config.domain = "Vault.test".to_owned(), "`vaults.domain`"),
             (|config| config.domain = "vault.test:8443".to_owned(), "`vaults.domain`"),
             (|config| config.domain = String::new(), "`vaults.domain`"),
