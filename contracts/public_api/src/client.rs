@@ -18,6 +18,7 @@ use crate::decision_log::Entry;
 use crate::denial::ErrorBody;
 use crate::jwk::JwkSet;
 use crate::keys::{KeyBundle, KeyCreateParameters, KeyReleaseParameters, KeyReleaseResult};
+use crate::vaults::{VaultResource, VaultSettings, VaultView};
 
 /// API version that this client sends to vaults.
 pub const KEYS_API_VERSION: &str = "7.4";
@@ -312,5 +313,50 @@ impl KeyClient {
     /// Entries of the decision log after `sequence`.
     pub async fn log(&self, after: u64) -> Result<Vec<Entry>, ClientError> {
         self.0.get(&format!("/log?after={after}")).await
+    }
+}
+
+/// Client of the named vaults of a key service: what the control plane asks of it.
+#[derive(Clone, Debug)]
+pub struct VaultsClient(pub Connection);
+
+impl VaultsClient {
+    /// Makes a vault, or changes what may change of it; the same settings again change nothing.
+    pub async fn put(&self, name: &str, settings: &VaultSettings) -> Result<VaultView, ClientError> {
+        let body = serde_json::to_value(settings).expect("messages have only string keys");
+        let path = format!("/casemate/vaults/{name}");
+        self.0.json(self.0.send(reqwest::Method::PUT, &path, Some(&body)).await?).await
+    }
+
+    /// A live vault.
+    pub async fn vault(&self, name: &str) -> Result<VaultView, ClientError> {
+        self.0.get(&format!("/casemate/vaults/{name}")).await
+    }
+
+    /// Deletes the vault of this life of its name; it can be recovered.
+    pub async fn delete(&self, name: &str, incarnation: &str) -> Result<(), ClientError> {
+        let path = format!("/casemate/vaults/{name}?incarnation={incarnation}");
+        self.0.send(reqwest::Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// All deleted vaults.
+    pub async fn all_deleted(&self) -> Result<Vec<VaultView>, ClientError> {
+        self.0.get("/casemate/deletedvaults").await
+    }
+
+    /// A deleted vault.
+    pub async fn deleted(&self, name: &str) -> Result<VaultView, ClientError> {
+        self.0.get(&format!("/casemate/deletedvaults/{name}")).await
+    }
+
+    /// A deleted vault is live again, for a new life of the same resource.
+    pub async fn recover(&self, name: &str, resource: &VaultResource) -> Result<VaultView, ClientError> {
+        self.0.post(&format!("/casemate/deletedvaults/{name}/recover"), resource).await
+    }
+
+    /// Destroys a deleted vault of this life of its name with all its keys.
+    pub async fn purge(&self, name: &str, incarnation: &str) -> Result<(), ClientError> {
+        let path = format!("/casemate/deletedvaults/{name}?incarnation={incarnation}");
+        self.0.send(reqwest::Method::DELETE, &path, None).await.map(drop)
     }
 }

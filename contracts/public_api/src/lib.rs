@@ -14,9 +14,11 @@ pub mod encoding;
 pub mod jwk;
 pub mod key_import;
 pub mod key_operations;
+pub mod key_roles;
 pub mod key_rotation;
 pub mod keys;
 pub mod resource_id;
+pub mod vaults;
 
 #[cfg(feature = "client")]
 pub mod client;

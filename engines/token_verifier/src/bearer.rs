@@ -9,10 +9,14 @@ use crate::verify::{Issuer, TokenError, VerifiedToken, missing, shown, verify};
 use crate::{Refusal, refusal};
 
 /// A verified caller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Bearer {
     /// `appid`, or `sub`.
     pub id: String,
+    /// `oid`, the principal's id in its tenant; empty where the token has none.
+    pub object: String,
+    /// `tid`; empty where the token has none.
+    pub tenant: String,
     /// `roles`, as the token states them: what the application may do everywhere.
     pub roles: Vec<String>,
     /// What it may do to some resources.
@@ -73,7 +77,14 @@ impl BearerVerifier {
         let roles = strings(token.claims().get("roles"));
         let id =
             token.text("appid").or(token.text("sub")).ok_or_else(|| missing("appid", "the caller's id"))?;
-        Ok(Bearer { id: shown(id), roles, assignments: assignments(token.claims().get(ASSIGNMENTS)) })
+        let text = |claim| token.text(claim).unwrap_or_default().to_owned();
+        Ok(Bearer {
+            id: shown(id),
+            object: text("oid"),
+            tenant: text("tid"),
+            roles,
+            assignments: assignments(token.claims().get(ASSIGNMENTS)),
+        })
     }
 
     fn check_audience(&self, token: &VerifiedToken) -> Result<(), Refusal> {
@@ -130,7 +141,7 @@ mod tests {
         assert_eq!(assignments(Some(&json!("all"))), []);
         let claim = json!([{"role": "Reader", "scope": "/subscriptions/aa"}]);
         let bearer =
-            Bearer { id: "me".to_owned(), roles: Vec::new(), assignments: assignments(Some(&claim)) };
+            Bearer { id: "me".to_owned(), assignments: assignments(Some(&claim)), ..Bearer::default() };
         assert!(bearer.is_assigned(&["Reader", "Contributor"], PROVIDER));
         assert!(!bearer.is_assigned(&["Contributor"], PROVIDER));
     }

@@ -1,5 +1,7 @@
 //! Checking a token: algorithm, issuer, key, signature, times. Every failure is a [`Refusal`] that names its reason.
 
+use std::sync::Arc;
+
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
@@ -14,13 +16,13 @@ pub const CLOCK_SKEW: i64 = 60;
 pub struct Issuer {
     /// As in `iss`, without a slash at its end.
     name: String,
-    keys: Jwks,
+    keys: Arc<Jwks>,
 }
 
 impl Issuer {
-    /// An issuer and where its keys are.
-    pub fn new(name: &str, keys: Jwks) -> Self {
-        Self { name: without_slash(name).to_owned(), keys }
+    /// An issuer and where its keys are. Issuers that sign with the same keys can share them.
+    pub fn new(name: &str, keys: impl Into<Arc<Jwks>>) -> Self {
+        Self { name: without_slash(name).to_owned(), keys: keys.into() }
     }
 
     /// The issuer's name, without a slash at its end.

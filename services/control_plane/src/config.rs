@@ -60,6 +60,38 @@ pub struct Keys {
     pub ca: PathBuf,
     /// Audience of tokens for it, for example `https://vault.azure.net`.
     pub audience: String,
+    /// The key service's `[vaults] domain`: a vault is at `https://{name}.{vault_domain}` with the port of `url`. Without it
+    /// there is the one vault at `url`.
+    #[serde(default)]
+    pub vault_domain: Option<String>,
+    /// The same of managed HSMs.
+    #[serde(default)]
+    pub managed_hsm_domain: Option<String>,
+}
+
+impl Keys {
+    /// `{domain}[:port]`, with the port of `url`.
+    pub fn authority(&self, domain: &str) -> String {
+        match url::Url::parse(&self.url).ok().and_then(|url| url.port()) {
+            Some(port) => format!("{domain}:{port}"),
+            None => domain.to_owned(),
+        }
+    }
+
+    /// The audience of tokens for the named vault that a key's URL is of; nothing if it is of none.
+    pub fn named_audience_of(&self, key: &str) -> Option<String> {
+        let host_of = |text: &str| Some(url::Url::parse(text).ok()?.host_str()?.to_ascii_lowercase());
+        let host = host_of(key).filter(|host| Some(host) != host_of(&self.url).as_ref())?;
+        let domains = [&self.vault_domain, &self.managed_hsm_domain];
+        let domain = domains.into_iter().flatten().find(|domain| host.ends_with(&format!(".{domain}")))?;
+        Some(format!("https://{}", self.authority(domain)))
+    }
+
+    /// Audiences of tokens for named vaults.
+    pub fn named_audiences(&self) -> Vec<String> {
+        let domains = [&self.vault_domain, &self.managed_hsm_domain];
+        domains.into_iter().flatten().map(|domain| format!("https://{}", self.authority(domain))).collect()
+    }
 }
 
 /// The interface for host agents.

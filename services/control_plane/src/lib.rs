@@ -28,6 +28,7 @@ use crate::config::{Config, ConfigError, read_text};
 use crate::identity::{Directory, SigningKey, SigningKeyError, TokenAuthority, load_secret};
 use crate::reconcile::attestation_service::AttestationService;
 use crate::reconcile::key_service::KeyService;
+use crate::reconcile::vault_service::VaultService;
 use crate::reconcile::{FaultPlan, Probe, Reconcilers};
 use crate::store::{Store, StoreError};
 
@@ -121,13 +122,14 @@ pub async fn start(config: Config, probe: Arc<dyn Probe>) -> Result<Running, Sta
         AttestationService::new(&app).map_err(|error| StartError::AttestationService(chain(&error)))?;
     let public = listen(app.config.listen)?;
     let hosts = listen(app.config.hosts.listen)?;
+    let vaults = VaultService::new(&app).map_err(|error| StartError::KeyService(chain(&*error)))?;
     let public_tls = http::public_server(&app.config.tls_certificate, &app.config.tls_key)?;
     let section = &app.config.hosts;
     let host_tls = http::host_server(&section.tls_certificate, &section.tls_key, &section.client_ca)?;
     let handles = [Handle::new(), Handle::new()];
     let addresses = [address(&public)?, address(&hosts)?];
     info!(public = %addresses[0], hosts = %addresses[1], "listening");
-    let reconcilers = Reconcilers { app: app.clone(), keys, attestation, probe };
+    let reconcilers = Reconcilers { app: app.clone(), keys, vaults, attestation, probe };
     let tasks = vec![
         tokio::spawn(serve("public", public, public_tls, handles[0].clone(), http::router(app.clone()))),
         tokio::spawn(serve("host", hosts, host_tls, handles[1].clone(), http::host_router(app.clone()))),

@@ -16,6 +16,8 @@ use url::Url;
 pub use database::DatabaseConfig;
 pub use master_key::{MasterKeyConfig, MasterKeySource, SHORTEST_PASSPHRASE, Secret};
 
+use crate::vaults::config::VaultsConfig;
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +55,8 @@ pub struct Config {
     /// Where spans are sent to.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
+    /// Named vaults beside the one at `public_url`.
+    pub vaults: Option<VaultsConfig>,
 }
 
 /// `[recovery]`: what a vault promises about deleted keys. Neither is taken back once the vault was started with it.
@@ -68,7 +72,8 @@ pub struct RecoveryConfig {
 }
 
 impl RecoveryConfig {
-    const DAYS: std::ops::RangeInclusive<i32> = 7..=90;
+    /// Days that can be configured.
+    pub(crate) const DAYS: std::ops::RangeInclusive<i32> = 7..=90;
 
     fn usual_days() -> i32 {
         *Self::DAYS.end()
@@ -226,6 +231,13 @@ impl Config {
             return Err(value(key, problem));
         }
         self.database.as_ref().map_or(Ok(()), |database| database.server().map(drop))?;
+        self.vaults.as_ref().map_or(Ok(()), VaultsConfig::check)?;
+        if self.vaults.is_some() && self.database.is_some() {
+            return Err(value(
+                "vaults",
+                "named vaults lie in files: leave `database` out, or serve one vault",
+            ));
+        }
         let mut paths = vec![
             ("data_dir", &self.data_dir),
             ("tls_certificate", &self.tls_certificate),
@@ -294,7 +306,7 @@ fn source(
         .map_err(|SourceError { key, problem }| value(&format!("{section}.{key}"), problem))
 }
 
-fn value(key: &str, problem: &'static str) -> ConfigError {
+pub(crate) fn value(key: &str, problem: &'static str) -> ConfigError {
     ConfigError::Value { key: key.to_owned(), problem }
 }
 
@@ -381,6 +393,7 @@ ca = "/ca.pem"
             ("[callers]", "[limits]\nburst = 0\n[callers]", "`limits.burst`: 0 would refuse every request"),
             ("[callers]", "[limits]\nrate = 1\n[callers]", "unknown field `rate`"),
             ("[callers]", "[telemetry]\nsample_ratio = 2.0\n[callers]", "`telemetry.sample_ratio`: expected"),
+            ("[callers]", "[vaults]\ndomain = 'v.test'\n[callers]", "missing field `issuer`"),
             ("[callers]", "[telemetry]\nendpoint = 'x'\n[callers]", "unknown field `endpoint`"),
         ];
         for (old, new, expected) in cases {

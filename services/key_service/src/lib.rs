@@ -18,7 +18,8 @@
 //! of `nbf` and `exp` a key decrypts, unwraps, verifies and is released, and does nothing else. An imported key is refused
 //! if its members do not belong together, or if it is weak (`crypto::import` says what that means).
 //!
-//! A backup opens in the installation that made it and nowhere else. It brings back policies as they were when it was
+//! A backup opens in the vault that made it and nowhere else, not even in another vault of the same subscription (Azure lets
+//! it there): a key never leaves its vault but by a release. It brings back policies as they were when it was
 //! made, but never a generation: that of a purged key is remembered apart.
 //!
 //! # A release, step by step
@@ -63,14 +64,28 @@
 //! `"kty": "RSA-HSM"` (Key Vault's rule for exportable RSA keys, `AKV.SKR.1006`) and
 //! `"attributes": {"exportable": true}`.
 //!
-//! # Roles
+//! # Vaults
 //!
-//! | app role in the bearer token | may |
+//! One vault is at `public_url`. With `[vaults]` there are others in the same process, each at `{name}.{domain}` and with a
+//! database, sealing key, decision log, signing identity, limits and access list of its own ([`vaults`]). The control plane
+//! makes them, with the role *Casemate Vault Operator*, which sees no key.
+//!
+//! # Who may
+//!
+//! In the default vault the app roles of the bearer token decide:
+//!
+//! | app role | may |
 //! |---|---|
-//! | `Key Vault Crypto Officer` | everything but release |
+//! | `Key Vault Crypto Officer` | everything but release and named vaults |
 //! | `Key Vault Crypto User` | read, use, random bytes |
 //! | `Key Vault Crypto Service Release User` | release |
 //! | `Monitoring Reader` | metrics, from another machine |
+//! | `Casemate Vault Operator` | make, change and remove named vaults; no key |
+//!
+//! In a named vault app roles mean nothing. Its tokens are of its tenant (`iss` and `tid`), and a role assignment or an access
+//! policy names their `oid`. The roles are Azure's built-in ones with their data actions (`public_api::key_roles`), at the
+//! vault's scope or at one key's. *Limit:* whoever holds the operator's role, and so the control plane, decides who is
+//! assigned; each such change is in the vault's own decision log before it holds.
 //!
 //! # At rest
 //!
@@ -80,7 +95,9 @@
 //! process; a commit whose answer was lost is never taken for done. Each private key is sealed with AES-256-GCM under the master key, and
 //! bound to its name, version, type, exportability and release policy: who can write to the database but has no
 //! master key can neither exchange keys nor give one another policy. The master key comes from one of five places
-//! (`[master_key]` below); a database knows its id and opens under no other. *Limit:* who can put the whole database
+//! (`[master_key]` below); a database knows its id and opens under no other. A named vault has a file of its own,
+//! `vaults/{name}.{id}/keys.sqlite`, and seals under a key derived from the master key and that random id (HKDF-SHA256), so
+//! that no row of one vault opens in another. *Limit:* who can put the whole database
 //! back to an older state also puts generations and used tokens back; keep it where the host of the VMs cannot write.
 //! Two keys of 3072 bits are made ahead and wait in memory, never at rest; each is given out once. A key that is used
 //! stays opened in memory until nobody used it for five minutes, or it is deleted.
@@ -125,6 +142,12 @@
 //! jwks_url = "https://login.casemate.test:8443/common/discovery/keys"
 //! ca = "/etc/casemate/ca.pem"       # the only certificates trusted for jwks_url
 //!
+//! [vaults]                          # may be left out: then there is one vault, at public_url
+//! domain = "vault.casemate.test"    # the certificate must have *.vault.casemate.test
+//! managed_hsm_domain = "managedhsm.casemate.test"             # may be left out
+//! issuer = "https://login.casemate.test:8443/{tenant}/"       # of each tenant's tokens; signed with the keys of [callers]
+//! authorization = "https://login.casemate.test:8443/{tenant}"
+//!
 //! [[authority]]                     # an attestation service whose tokens are believed
 //! issuer = "https://attest.casemate.test:8444"
 //! ca = "/etc/casemate/ca.pem"       # its keys are at {issuer}/certs; jwks_url and jwks_file say otherwise
@@ -136,13 +159,15 @@
 //! otlp_endpoint = "http://127.0.0.1:4318"
 //! ```
 //!
-//! Azure's SDKs want `audience` to be the parent domain of `public_url`'s host, with the port (they compare the two).
+//! Azure's SDKs want `audience` to be the parent domain of `public_url`'s host, with the port (they compare the two). That of
+//! named vaults is always `https://{domain}` with the port of `public_url`.
 //!
 //! # Routes
 //!
 //! `/keys`, `/keys/{n}[/{v}]` (PUT imports), `/keys/{n}/create`, `.../versions`, `.../backup`, `.../rotate`,
 //! `.../rotationpolicy`, `/keys/restore`; `/keys/{n}[/{v}]/` with `encrypt`, `decrypt`, `wrapkey`, `unwrapkey`, `sign`,
-//! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`; open to all are `/health`,
+//! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`; at the default vault
+//! `/casemate/vaults[/{n}]` and `/casemate/deletedvaults[/{n}[/recover]]`; open to all are `/health`,
 //! `/health/live`, `/health/ready` and `/openapi.json`, open to the machine's own callers `/metrics`. `/keys/{n}/` and
 //! `/keys/{n}//release` mean the newest version, as Azure's clients spell it. Errors are
 //! `{"error": {"code", "message", "target", "denial"}}`.
@@ -165,6 +190,7 @@ pub mod reconcile;
 mod serve;
 mod store;
 mod token;
+pub mod vaults;
 
 pub use serve::{RunError, run};
 

@@ -13,9 +13,10 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{AppState, StartError};
+use crate::app::StartError;
 use crate::config::Config;
-use crate::{http, reconcile};
+use crate::reconcile;
+use crate::vaults::{self, Vaults};
 
 /// Requests in flight get this long at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -61,22 +62,24 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     listener.set_nonblocking(true).map_err(listen_failed)?;
     let tls = tls(&config)?;
     let stop = (terminate(SignalKind::terminate())?, terminate(SignalKind::interrupt())?);
-    let state = Arc::new(AppState::open(&config, Arc::new(unix_time)).await?);
-    if let Err(error) = state.ready_keys.start() {
+    let all = Vaults::open(config.clone(), Arc::new(unix_time)).await?;
+    let state = all.default_vault();
+    if let Err(error) = state.common.ready_keys.start() {
         tracing::warn!(%error, "no keys are made ahead; each is made while its caller waits");
     }
     let loops = [
-        tokio::spawn(reconcile::prune::run(state.clone())),
-        tokio::spawn(reconcile::forget::run(state.clone())),
-        tokio::spawn(reconcile::rotate::run(state.clone())),
-        tokio::spawn(reconcile::sweep::run(state.clone())),
+        tokio::spawn(reconcile::prune::run(all.clone())),
+        tokio::spawn(reconcile::forget::run(all.clone())),
+        tokio::spawn(reconcile::rotate::run(all.clone())),
+        tokio::spawn(reconcile::sweep::run(all.clone())),
+        tokio::spawn(vaults::upkeep::run(all.clone())),
         tokio::spawn(Arc::clone(state.gate.metrics()).keep_up()),
     ];
     let handle = Handle::<SocketAddr>::new();
     tracing::info!(listen = %config.listen, "the key service is ready");
     let server = from_tcp_rustls(listener, tls).map_err(RunError::Serve)?;
     let server = bounded(server, &config.limits).handle(handle.clone());
-    let app = http::app(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let app = vaults::app(all.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let server = server.serve(app);
     let mut server = std::pin::pin!(server);
     let ended = tokio::select! {

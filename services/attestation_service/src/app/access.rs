@@ -179,7 +179,7 @@ fn administrator(config: &AdministratorConfig) -> Result<Administrator, ConfigEr
     }
     Ok(Administrator {
         token_sha256: hash.try_into().map_err(|_| wrong())?,
-        bearer: Bearer { id: config.name.clone(), roles: config.roles.clone(), assignments: Vec::new() },
+        bearer: Bearer { id: config.name.clone(), roles: config.roles.clone(), ..Bearer::default() },
     })
 }
 

@@ -202,7 +202,7 @@ async fn shown_when_settled(app: &ControlPlane, place: &Place) -> Result<Value, 
 }
 
 /// The resource once it is gone or `done` says so of it and its failure, or as it is when patience ends.
-async fn settled(
+pub(super) async fn settled(
     app: &ControlPlane,
     key: &str,
     done: impl Fn(&Resource, bool) -> bool,

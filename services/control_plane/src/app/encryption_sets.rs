@@ -9,8 +9,8 @@ use super::body::{self, compute};
 use super::groups::open_group;
 use super::names::{self, DES, Place};
 use super::refusal::Refusal;
-use super::{ControlPlane, now_millis, validation};
-use crate::store::{NewResource, Resource};
+use super::{ControlPlane, now_millis, validation, vaults};
+use crate::store::{NewResource, Resource, Tx};
 
 const TYPE: &str = "Microsoft.Compute/diskEncryptionSets";
 
@@ -24,6 +24,7 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value
     let group = open_group(&mut tx, &place.subscription, &place.group).await?;
     let existing = tx.resource(&place.key(DES)).await?;
     let desired = desired(existing.as_ref(), &shaped)?;
+    check_vault(app, &mut tx, &place.subscription, &desired["properties"]).await?;
     match &existing {
         Some(set) => drop(tx.change_resource(set, &desired, true, now_millis()).await?),
         None => {
@@ -67,6 +68,7 @@ pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Val
             desired["properties"][name] = value.clone();
         }
         check_properties(&desired["properties"])?;
+        check_vault(app, &mut tx, &place.subscription, &desired["properties"]).await?;
     }
     tx.change_resource(&set, &desired, true, now_millis()).await?;
     let stored = tx.resource(&set.key).await?.expect("the row was read in this transaction");
@@ -107,6 +109,23 @@ fn check_properties(properties: &Value) -> Result<(), Refusal> {
     let message =
         format!("'{url}' is not the URL of a key with its version (https://host/keys/name/version).");
     Err(Refusal::parameter(target, message))
+}
+
+/// Where this installation has vaults, one that the set names must be of its subscription.
+async fn check_vault(
+    app: &ControlPlane,
+    tx: &mut Tx,
+    subscription: &str,
+    properties: &Value,
+) -> Result<(), Refusal> {
+    let named = properties["activeKey"]["sourceVault"]["id"].as_str();
+    let url = properties["activeKey"]["keyUrl"].as_str().unwrap_or_default();
+    let (Some(id), Some(domain)) = (named, &app.config.keys.vault_domain) else { return Ok(()) };
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    match host.is_some_and(|host| host.ends_with(&format!(".{domain}"))) {
+        true => vaults::check_source(tx, subscription, id).await,
+        false => Ok(()),
+    }
 }
 
 fn is_versioned_key_url(text: &str) -> bool {

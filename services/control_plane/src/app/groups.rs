@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::names::{self, ATTESTATION_PROVIDER, GROUP};
+use super::names::{self, GROUP, SERVED_ELSEWHERE};
 use super::operations::{self, Begun};
 use super::refusal::{Kind, Refusal};
 use super::{ControlPlane, now_millis};
@@ -79,7 +79,7 @@ pub async fn delete(
         }
     }
     for resource in tx.resources_in(&key).await? {
-        if resource.kind == ATTESTATION_PROVIDER && !resource.deleted {
+        if SERVED_ELSEWHERE.contains(&resource.kind.as_str()) && !resource.deleted {
             tx.mark_deleted(&resource, now).await?;
         }
     }

@@ -15,6 +15,14 @@ pub const DES: &str = "microsoft.compute/diskencryptionsets";
 pub const IMAGE: &str = "microsoft.compute/images";
 /// Type of attestation providers.
 pub const ATTESTATION_PROVIDER: &str = "microsoft.attestation/attestationproviders";
+/// Type of vaults.
+pub const VAULT: &str = "microsoft.keyvault/vaults";
+/// Type of managed HSMs.
+pub const MANAGED_HSM: &str = "microsoft.keyvault/managedhsms";
+/// Type of role assignments.
+pub const ROLE_ASSIGNMENT: &str = "microsoft.authorization/roleassignments";
+/// Types with something at another service that goes before their rows do.
+pub const SERVED_ELSEWHERE: [&str; 3] = [ATTESTATION_PROVIDER, VAULT, MANAGED_HSM];
 /// Type of network interfaces.
 pub const NIC: &str = "microsoft.network/networkinterfaces";
 

@@ -150,13 +150,36 @@ pub async fn milestone(
 /// What a host shall have. Tokens are minted here, fresh for each answer.
 pub async fn assignments(app: &ControlPlane, host: &str) -> Result<(u64, Vec<VmSpec>), Refusal> {
     let (revision, vms) = app.store.assignments(host).await?;
-    let wanted = vms.iter().filter(|vm| !vm.resource.deleted);
-    Ok((revision, wanted.filter_map(|vm| spec(app, vm)).collect()))
+    let mut specs = Vec::with_capacity(vms.len());
+    for vm in vms.iter().filter(|vm| !vm.resource.deleted) {
+        specs.extend(spec(vm, release_token(app, vm).await?));
+    }
+    Ok((revision, specs))
 }
 
-fn spec(app: &ControlPlane, vm: &VmRow) -> Option<VmSpec> {
-    let roles = ["Key Vault Crypto Service Release User".to_owned()];
-    let audience = &app.config.keys.audience;
+/// The token that a VM gets its key with. In a named vault the VM is the disk encryption set that names the key: whoever gives
+/// the set's identity a role there lets its VMs have the key.
+async fn release_token(app: &ControlPlane, vm: &VmRow) -> Result<String, Refusal> {
+    let (client, now) = (vm.vm_id.to_ascii_lowercase(), now_seconds());
+    let key = vm.facts.tenant_key.as_deref().unwrap_or_default();
+    let Some(audience) = app.config.keys.named_audience_of(key) else {
+        let roles = ["Key Vault Crypto Service Release User".to_owned()];
+        let (home, audience) = (app.directory.home(), &app.config.keys.audience);
+        return Ok(app.tokens.mint(home, &client, audience, &roles, now, RELEASE_TOKEN_SECONDS));
+    };
+    let subscription = app.directory.subscription(&vm.resource.subscription);
+    let tenant = subscription.map_or(app.directory.home(), |found| found.tenant.as_str());
+    let mut claims = app.tokens.claims(tenant, &client, &audience, &[], now, RELEASE_TOKEN_SECONDS);
+    if let Some(id) = &vm.facts.disk_encryption_set
+        && let Some(set) = app.store.resource(&id.to_ascii_lowercase()).await?
+    {
+        claims.sub.clone_from(&set.incarnation);
+        claims.oid = set.incarnation;
+    }
+    Ok(app.tokens.sign(&claims))
+}
+
+fn spec(vm: &VmRow, release_token: String) -> Option<VmSpec> {
     Some(VmSpec {
         vm_id: vm.vm_id.clone(),
         name: vm.resource.name.clone(),
@@ -170,14 +193,7 @@ fn spec(app: &ControlPlane, vm: &VmRow) -> Option<VmSpec> {
         launch_document: vm.launch_document.clone()?,
         provisioning_data: vm.provisioning_data.clone(),
         trust_bundle: vm.trust_bundle.clone()?,
-        release_token: app.tokens.mint(
-            app.directory.home(),
-            &vm.vm_id.to_ascii_lowercase(),
-            audience,
-            &roles,
-            now_seconds(),
-            RELEASE_TOKEN_SECONDS,
-        ),
+        release_token,
     })
 }
 

@@ -4,11 +4,11 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{App, Call, reply};
-use crate::app::names::{self, GROUP};
+use crate::app::names::{self, GROUP, ROLE_ASSIGNMENT};
 use crate::app::refusal::Refusal;
 use crate::store::Resource;
 
-/// List of a subscription, with `$filter=resourceType eq 'x'` if asked.
+/// List of a subscription, with `$filter=resourceType eq 'x' and name eq 'y'` if asked.
 pub async fn list_all(app: App, call: Call) -> Result<Response, Refusal> {
     let found = app.store.resources_of_subscription(&call.parameter("sub").to_ascii_lowercase()).await?;
     Ok(answer(&call, &found))
@@ -24,18 +24,23 @@ pub async fn list_group(app: App, call: Call) -> Result<Response, Refusal> {
 }
 
 fn answer(call: &Call, found: &[Resource]) -> Response {
-    let wanted = call.query("$filter").and_then(wanted_type);
+    let filter = call.query("$filter").unwrap_or_default();
+    let (kind, name) = (wanted(filter, "resourceType"), wanted(filter, "name"));
     let fits = |resource: &&Resource| {
-        resource.kind != GROUP && wanted.is_none_or(|kind| kind.eq_ignore_ascii_case(&resource.kind))
+        let is_listed = ![GROUP, ROLE_ASSIGNMENT].contains(&resource.kind.as_str());
+        let is_kind = kind.is_none_or(|kind| kind.eq_ignore_ascii_case(&resource.kind));
+        is_listed && is_kind && name.is_none_or(|name| name.eq_ignore_ascii_case(&resource.name))
     };
     reply::list(found.iter().filter(fits).map(view).collect())
 }
 
-/// The `x` of `resourceType eq 'x'`; what follows is left to the client.
-fn wanted_type(filter: &str) -> Option<&str> {
-    let (name, rest) = filter.split_once(" eq '")?;
-    let (value, _) = rest.split_once('\'')?;
-    name.trim().eq_ignore_ascii_case("resourceType").then_some(value)
+/// The `x` of `{property} eq 'x'` among conditions that are joined by `and`.
+fn wanted<'a>(filter: &'a str, property: &str) -> Option<&'a str> {
+    filter.split(" and ").find_map(|condition| {
+        let (name, rest) = condition.split_once(" eq '")?;
+        let (value, _) = rest.split_once('\'')?;
+        name.trim().eq_ignore_ascii_case(property).then_some(value)
+    })
 }
 
 fn view(resource: &Resource) -> Value {

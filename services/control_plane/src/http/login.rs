@@ -109,7 +109,8 @@ fn is_known(app: &App, asked: &str) -> bool {
         "https://vault.azure.net",
         "https://attest.azure.net",
     ];
-    let configured = config.identity.audiences.iter().map(String::as_str);
+    let named = config.keys.named_audiences();
+    let configured = config.identity.audiences.iter().chain(&named).map(String::as_str);
     ours.into_iter().chain(azure).chain(configured).any(|known| known.trim_end_matches('/') == asked)
 }
 

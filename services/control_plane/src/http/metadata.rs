@@ -15,6 +15,9 @@ pub async fn endpoints(app: App, call: Call) -> Result<Response, Refusal> {
 
 fn cloud(app: &App) -> Value {
     let base = &app.config.public_url;
+    let keys = &app.config.keys;
+    let suffix = |domain: &Option<String>| domain.as_deref().map(|domain| keys.authority(domain));
+    let (vaults, managed_hsms) = (suffix(&keys.vault_domain), suffix(&keys.managed_hsm_domain));
     json!({
         "name": "Casemate",
         "portal": base,
@@ -32,7 +35,8 @@ fn cloud(app: &App) -> Value {
             "identityProvider": "AAD",
         },
         "suffixes": {
-            "keyVaultDns": authority(&app.config.keys.url),
+            "keyVaultDns": vaults.unwrap_or_else(|| authority(&app.config.keys.url).to_owned()),
+            "mhsmDns": managed_hsms,
             "attestationEndpoint": authority(&app.config.attestation_url),
             "storage": "storage.invalid",
         },

@@ -1,6 +1,7 @@
 //! The two HTTPS interfaces: the public one, which speaks Resource Manager, and the one for hosts.
 
 mod attestation_providers;
+mod authorization;
 mod boot_log;
 mod disks;
 mod encryption_sets;
@@ -21,6 +22,7 @@ pub mod routes;
 mod sizes;
 mod subscriptions;
 mod tls;
+mod vaults;
 mod versions;
 mod virtual_machines;
 

@@ -30,6 +30,20 @@ const NAMESPACES: &[(&str, Api, &[&str])] = &[
             "locations/operations",
         ],
     ),
+    ("Microsoft.Authorization", Api::Authorization, &["roleAssignments", "roleDefinitions"]),
+    (
+        "Microsoft.KeyVault",
+        Api::KeyVault,
+        &[
+            "vaults",
+            "vaults/accessPolicies",
+            "managedHSMs",
+            "deletedVaults",
+            "checkNameAvailability",
+            "locations",
+            "locations/deletedVaults",
+        ],
+    ),
     (
         "Microsoft.Network",
         Api::Network,

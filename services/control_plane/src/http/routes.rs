@@ -9,9 +9,9 @@ use axum::response::Response;
 use super::path::Parameters;
 use super::versions::Api;
 use super::{
-    App, Call, attestation_providers as attestation, boot_log, disks, encryption_sets, groups, health,
-    image_names, images, inventory, login, metadata, network, operations, path, resource_providers, sizes,
-    subscriptions, virtual_machines as vms,
+    App, Call, attestation_providers as attestation, authorization as roles, boot_log, disks,
+    encryption_sets, groups, health, image_names, images, inventory, login, metadata, network, operations,
+    path, resource_providers, sizes, subscriptions, vaults, virtual_machines as vms,
 };
 use crate::app::refusal::{Kind, Refusal};
 use crate::config::Access;
@@ -139,6 +139,16 @@ macro_rules! all_attestation {
         concat!("/subscriptions/{sub}/providers/Microsoft.Attestation", $tail)
     };
 }
+macro_rules! key_vault {
+    ($tail:literal) => {
+        concat!("/subscriptions/{sub}/resourceGroups/{group}/providers/Microsoft.KeyVault", $tail)
+    };
+}
+macro_rules! all_key_vault {
+    ($tail:literal) => {
+        concat!("/subscriptions/{sub}/providers/Microsoft.KeyVault", $tail)
+    };
+}
 macro_rules! network {
     ($tail:literal) => {
         concat!("/subscriptions/{sub}/resourceGroups/{group}/providers/Microsoft.Network", $tail)
@@ -226,6 +236,56 @@ pub static ROUTES: &[Route] = routes! {
     GET all_attestation!("/defaultProviders"), read, Attestation => attestation::list_default;
     GET all_attestation!("/locations/{location}/defaultProvider"), read, Attestation => attestation::default_of_location;
     GET "/providers/Microsoft.Attestation/operations", signed, Attestation => attestation::operations;
+    PUT key_vault!("/vaults/{vault}"), write, KeyVault => vaults::put;
+    GET key_vault!("/vaults/{vault}"), read, KeyVault => vaults::get;
+    PATCH key_vault!("/vaults/{vault}"), write, KeyVault => vaults::patch;
+    DELETE key_vault!("/vaults/{vault}"), write, KeyVault => vaults::delete;
+    GET key_vault!("/vaults"), read, KeyVault => vaults::list_group;
+    GET all_key_vault!("/vaults"), read, KeyVault => vaults::list_all;
+    PUT key_vault!("/vaults/{vault}/accessPolicies/{operation}"), write, KeyVault => vaults::change_policies;
+    PUT key_vault!("/managedHSMs/{hsm}"), write, KeyVault => vaults::put_hsm;
+    GET key_vault!("/managedHSMs/{hsm}"), read, KeyVault => vaults::get_hsm;
+    PATCH key_vault!("/managedHSMs/{hsm}"), write, KeyVault => vaults::patch_hsm;
+    DELETE key_vault!("/managedHSMs/{hsm}"), write, KeyVault => vaults::delete_hsm;
+    GET key_vault!("/managedHSMs"), read, KeyVault => vaults::list_hsms_of_group;
+    GET all_key_vault!("/managedHSMs"), read, KeyVault => vaults::list_hsms;
+    POST all_key_vault!("/checkNameAvailability"), write, KeyVault => vaults::check_name;
+    GET all_key_vault!("/deletedVaults"), read, KeyVault => vaults::list_deleted;
+    GET all_key_vault!("/locations/{location}/deletedVaults/{name}"), read, KeyVault => vaults::get_deleted;
+    POST all_key_vault!("/locations/{location}/deletedVaults/{name}/purge"), write, KeyVault => vaults::purge;
+    GET all_key_vault!("/deletedManagedHSMs"), read, KeyVault => vaults::list_deleted_hsms;
+    GET all_key_vault!("/locations/{location}/deletedManagedHSMs/{name}"), read, KeyVault => vaults::get_deleted_hsm;
+    POST all_key_vault!("/locations/{location}/deletedManagedHSMs/{name}/purge"), write, KeyVault => vaults::purge_hsm;
+    PUT sub!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::put;
+    GET sub!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), read, Authorization => roles::get;
+    DELETE sub!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::delete;
+    GET sub!("/providers/Microsoft.Authorization/roleAssignments"), read, Authorization => roles::list;
+    GET sub!("/providers/Microsoft.Authorization/roleDefinitions"), read, Authorization => roles::definitions;
+    GET sub!("/providers/Microsoft.Authorization/roleDefinitions/{role}"), read, Authorization => roles::definition;
+    PUT group!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::put;
+    GET group!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), read, Authorization => roles::get;
+    DELETE group!("/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::delete;
+    GET group!("/providers/Microsoft.Authorization/roleAssignments"), read, Authorization => roles::list;
+    GET group!("/providers/Microsoft.Authorization/roleDefinitions"), read, Authorization => roles::definitions;
+    GET group!("/providers/Microsoft.Authorization/roleDefinitions/{role}"), read, Authorization => roles::definition;
+    PUT key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::put;
+    GET key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), read, Authorization => roles::get;
+    DELETE key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::delete;
+    GET key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleAssignments"), read, Authorization => roles::list;
+    GET key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleDefinitions"), read, Authorization => roles::definitions;
+    GET key_vault!("/vaults/{vault}/providers/Microsoft.Authorization/roleDefinitions/{role}"), read, Authorization => roles::definition;
+    PUT key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::put;
+    GET key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), read, Authorization => roles::get;
+    DELETE key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::delete;
+    GET key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleAssignments"), read, Authorization => roles::list;
+    GET key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleDefinitions"), read, Authorization => roles::definitions;
+    GET key_vault!("/vaults/{vault}/keys/{key}/providers/Microsoft.Authorization/roleDefinitions/{role}"), read, Authorization => roles::definition;
+    PUT key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::put;
+    GET key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), read, Authorization => roles::get;
+    DELETE key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleAssignments/{assignment}"), write, Authorization => roles::delete;
+    GET key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleAssignments"), read, Authorization => roles::list;
+    GET key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleDefinitions"), read, Authorization => roles::definitions;
+    GET key_vault!("/managedHSMs/{hsm}/providers/Microsoft.Authorization/roleDefinitions/{role}"), read, Authorization => roles::definition;
     PUT network!("/{type}/{name}"), write, Network => network::put;
     GET network!("/{type}/{name}"), read, Network => network::get;
     DELETE network!("/{type}/{name}"), write, Network => network::delete;

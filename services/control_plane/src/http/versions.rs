@@ -15,6 +15,10 @@ pub enum Api {
     Network,
     /// Microsoft.Attestation.
     Attestation,
+    /// Microsoft.KeyVault.
+    KeyVault,
+    /// Microsoft.Authorization.
+    Authorization,
 }
 
 /// Oldest version and, for the error text, some that clients use.
@@ -27,6 +31,14 @@ fn supported(api: Api) -> (&'static str, &'static str, &'static str) {
             ("2019-04-01", "Microsoft.Compute", "2019-04-01, 2021-07-01, 2024-11-01, 2025-11-01, 2026-04-01")
         }
         Api::Attestation => ("2020-10-01", "Microsoft.Attestation", "2020-10-01, 2021-06-01"),
+        Api::KeyVault => {
+            ("2019-09-01", "Microsoft.KeyVault", "2019-09-01, 2023-07-01, 2026-02-01, 2026-05-15")
+        }
+        Api::Authorization => (
+            "2015-07-01",
+            "Microsoft.Authorization",
+            "2015-07-01, 2018-01-01-preview, 2022-04-01, 2022-05-01-preview",
+        ),
         Api::Network => ("2015-06-15", "Microsoft.Network", "2015-06-15, 2022-01-01, 2025-07-01, 2026-03-01"),
     }
 }
@@ -55,7 +67,7 @@ pub fn check(api: Api, given: Option<&str>, region: &str) -> Result<String, Refu
             "InvalidApiVersionParameter",
             format!("The api-version '{given}' is invalid. The supported versions are '{some}'."),
         ),
-        Api::Compute | Api::Network | Api::Attestation => (
+        Api::Compute | Api::Network | Api::Attestation | Api::KeyVault | Api::Authorization => (
             "NoRegisteredProviderFound",
             format!(
                 "No registered resource provider found for location '{region}' and API version '{given}' for namespace \
@@ -103,7 +115,9 @@ mod tests {
     #[test]
     fn the_newest_version_is_told_first_and_is_taken() {
         assert_eq!(newest_first(Api::Attestation), ["2021-06-01", "2020-10-01"]);
-        for api in [Api::Core, Api::Compute, Api::Network, Api::Attestation] {
+        for api in
+            [Api::Core, Api::Compute, Api::Network, Api::Attestation, Api::KeyVault, Api::Authorization]
+        {
             for version in newest_first(api) {
                 assert!(check(api, Some(version), "local").is_ok(), "{version}");
             }

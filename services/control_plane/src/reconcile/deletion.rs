@@ -2,7 +2,7 @@
 
 use super::key_service::KeyTrouble;
 use super::{PassError, Reconcilers};
-use crate::app::names::{ATTESTATION_PROVIDER, GROUP};
+use crate::app::names::{GROUP, SERVED_ELSEWHERE};
 use crate::app::vm::platform_key_name;
 use crate::store::VmRow;
 
@@ -83,8 +83,8 @@ async fn remove_groups(reconcilers: &Reconcilers) -> Result<(), PassError> {
             continue;
         }
         let resources = tx.resources_in(&group.key).await?;
-        // Its provider at the attestation service goes first.
-        if resources.iter().any(|resource| resource.kind == ATTESTATION_PROVIDER) {
+        // What is at another service goes first.
+        if resources.iter().any(|resource| SERVED_ELSEWHERE.contains(&resource.kind.as_str())) {
             continue;
         }
         for resource in resources {

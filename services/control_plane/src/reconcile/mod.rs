@@ -9,6 +9,7 @@
 //!
 //! host reports its chip --host_collateral--> the attestation service has the chip's certificate
 //! attestation provider: accepted --attestation_provider--> ready; deleted --attestation_provider--> row removed
+//! vault: accepted, or who may do what changed --vault--> told to the key service; deleted --vault--> row removed
 //! ```
 
 pub mod assignment;
@@ -20,6 +21,8 @@ pub(crate) mod fixtures;
 pub mod host_collateral;
 pub mod key_service;
 pub mod placement;
+pub mod vault;
+pub mod vault_service;
 pub mod vm_key;
 
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use crate::app::{ControlPlane, now_millis};
 use crate::store::{StoreError, VmRow};
 use attestation_service::AttestationService;
 use key_service::KeyService;
+use vault_service::VaultService;
 
 /// How long a loop sleeps while something waits for a peer or for time to pass.
 const RETRY: Duration = Duration::from_secs(1);
@@ -81,6 +85,8 @@ pub struct Reconcilers {
     pub app: Arc<ControlPlane>,
     /// The key service.
     pub keys: KeyService,
+    /// The key service's named vaults.
+    pub vaults: VaultService,
     /// The attestation service.
     pub attestation: AttestationService,
     /// Where tests interrupt.
@@ -94,6 +100,7 @@ impl Reconcilers {
         placement::run(self).await?;
         assignment::run(self).await?;
         attestation_provider::run(self).await?;
+        vault::run(self).await?;
         host_collateral::run(self).await?;
         deletion::run(self).await
     }

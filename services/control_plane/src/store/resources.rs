@@ -303,6 +303,17 @@ impl Tx {
         Ok(generation)
     }
 
+    /// Replaces what the row says without a new generation: what was found out about it, not what was asked for.
+    pub async fn set_desired(&mut self, key: &str, desired: &Value) -> Result<(), StoreError> {
+        sqlx::query("UPDATE resources SET desired = ? WHERE key = ?")
+            .bind(encode(desired))
+            .bind(key)
+            .execute(self.connection())
+            .await
+            .map_err(sql("noting what a resource has"))?;
+        Ok(())
+    }
+
     /// Says that a resource shall go away; returns the new generation.
     pub async fn mark_deleted(&mut self, before: &Resource, now: i64) -> Result<u64, StoreError> {
         let generation = before.generation + 1;

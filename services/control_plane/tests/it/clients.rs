@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use crate::attestation::Attestation;
 use crate::installation::{CLIENT, Installation, SECRET, SUBSCRIPTION, TENANT};
+use crate::key_service;
 
 /// Runs `tests/clients/sdk_compute.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-identity, azure-mgmt-compute,
 /// azure-mgmt-resource and azure-mgmt-network.
@@ -22,6 +23,14 @@ async fn the_python_sdk_creates_administers_and_deletes_attestation_providers() 
     let installation = Installation::new().await;
     let _attestation = Attestation::start(&installation).await;
     run(&installation, "sdk_attestation_provider.py").await;
+}
+
+/// Runs `tests/clients/sdk_vaults.py`, with azure-mgmt-keyvault, azure-mgmt-authorization and azure-keyvault-keys.
+#[tokio::test]
+#[ignore = "needs the Azure SDK for Python: set CASEMATE_SDK_PYTHON"]
+async fn the_python_sdk_makes_vaults_assigns_roles_and_uses_keys_by_the_vaults_names() {
+    let (installation, _keys) = key_service::start().await;
+    run(&installation, "sdk_vaults.py").await;
 }
 
 async fn run(installation: &Installation, script: &str) {

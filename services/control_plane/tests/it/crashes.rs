@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use control_plane::reconcile::attestation_service::AttestationService;
+use control_plane::reconcile::vault_service::VaultService;
 use control_plane::reconcile::{Interrupted, Probe};
 use devkit::sim_host::SimHost;
 use internal_api::host::VmPhase;
@@ -187,6 +188,7 @@ async fn repeating_every_step_changes_nothing() {
     let again = control_plane::reconcile::Reconcilers {
         app: app.clone(),
         keys: keys.unwrap(),
+        vaults: VaultService::new(&app).unwrap(),
         attestation: AttestationService::new(&app).unwrap(),
         probe: Arc::new(Recorder::default()),
     };

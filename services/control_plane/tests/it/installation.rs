@@ -72,7 +72,7 @@ pub struct Installation {
     http: reqwest::Client,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -92,7 +92,7 @@ impl Installation {
         let path = |name: &str| directory.path().join(name);
         let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
         write("ca.pem", &authority.pem);
-        let (certificate, key) = authority.leaf(&["localhost", "127.0.0.1"]);
+        let (certificate, key) = authority.leaf(&["localhost", "127.0.0.1", "*.vault.localhost"]);
         write("server.pem", &certificate);
         write("server.key", &key);
         std::fs::create_dir(path("images")).unwrap();
@@ -295,8 +295,8 @@ subscriptions = ["{OTHER_SUBSCRIPTION}"]
 /// A client of Resource Manager.
 #[derive(Clone)]
 pub struct Arm {
-    base: String,
-    http: reqwest::Client,
+    pub base: String,
+    pub http: reqwest::Client,
     pub token: Option<String>,
 }
 

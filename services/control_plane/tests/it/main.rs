@@ -11,6 +11,8 @@ mod crashes;
 mod hosts;
 mod installation;
 mod key_double;
+mod key_service;
 mod lifecycle;
 mod resources;
 mod sign_in;
+mod vaults;

@@ -1,7 +1,7 @@
 //! `backup` and `restore`: a key with all versions as one opaque value.
 //!
-//! The value is encrypted under a key that is derived from the master key, so it says nothing to anybody but this
-//! installation, and opens nowhere else. The private keys in it are sealed as they lie in the database: they are not
+//! The value is encrypted under a key that is derived from the vault's sealing key, so it says nothing to anybody but this
+//! vault, and opens nowhere else. The private keys in it are sealed as they lie in the database: they are not
 //! opened on the way, and stay bound to name, version and release policy. Generations of guest states come along, and
 //! those of a key that was purged meanwhile are remembered apart: a restored key never releases an older guest state.
 
@@ -117,7 +117,7 @@ impl AppState {
     /// `POST /keys/restore`: only of a name that is free.
     pub async fn restore_key(&self, caller: &Caller, backup: &KeyBackup) -> Result<KeyBundle, AppError> {
         let content = self.opened(&backup.value).ok_or_else(|| {
-            let text = "this is no backup of this installation, or it was changed";
+            let text = "this is no backup of this vault, or it was changed";
             AppError::bad("value", text)
         })?;
         let records: Option<Vec<KeyRecord>> =

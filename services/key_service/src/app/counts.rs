@@ -119,6 +119,8 @@ impl Outcome {
             AppError::BadParameter { .. }
             | AppError::KeyNotFound(_)
             | AppError::Conflict(_)
+            | AppError::VaultNotFound(_)
+            | AppError::VaultConflict { .. }
             | AppError::BodyTooLarge
             | AppError::BodyIncomplete => Self::Invalid,
             AppError::IssuerUnavailable(_) => Self::Unavailable,
@@ -129,7 +131,8 @@ impl Outcome {
             | AppError::Hsm(_)
             | AppError::Key(_)
             | AppError::Policy(_)
-            | AppError::Worker(_) => Self::Failed,
+            | AppError::Worker(_)
+            | AppError::Vault(_) => Self::Failed,
         }
     }
 }

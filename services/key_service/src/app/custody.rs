@@ -63,13 +63,13 @@ pub struct Swept {
 impl AppState {
     /// The token, if new keys of this type live there.
     fn token_for(&self, key_type: KeyType) -> Option<Arc<Hsm>> {
-        self.hsm.as_ref().filter(|_| key_type.hsm || self.all_keys_in_hsm).cloned()
+        self.common.hsm.as_ref().filter(|_| key_type.hsm || self.common.all_keys_in_hsm).cloned()
     }
 
     /// The token's key that a record refers to; nothing if its secret is sealed in the database.
     pub(super) fn in_token(&self, record: &KeyRecord) -> Result<Option<TokenKey>, HsmError> {
         let Some(Reference(id)) = self.reference(record) else { return Ok(None) };
-        let hsm = self.hsm.clone().ok_or(HsmError::NotConfigured)?;
+        let hsm = self.common.hsm.clone().ok_or(HsmError::NotConfigured)?;
         Ok(Some(TokenKey { hsm, id }))
     }
 
@@ -80,7 +80,7 @@ impl AppState {
     /// `hsmPlatform`: what the token says it is; nothing for a key that is sealed in the database.
     pub(super) fn hsm_platform(&self, record: &KeyRecord) -> Option<String> {
         self.reference(record)?;
-        Some(self.hsm.as_ref().map_or("PKCS#11", |hsm| hsm.platform()).to_owned())
+        Some(self.common.hsm.as_ref().map_or("PKCS#11", |hsm| hsm.platform()).to_owned())
     }
 
     fn new_object(&self, exportable: bool) -> NewKey {
@@ -181,9 +181,23 @@ impl AppState {
         }
     }
 
+    /// Whether there is a token.
+    pub(crate) fn has_hsm(&self) -> bool {
+        self.common.hsm.is_some()
+    }
+
+    /// Destroys every object of a named vault of this installation, whose database is about to go. Fails if the token does
+    /// not answer: what is told to be gone must be.
+    pub(crate) async fn bury_vault(&self, id: &str) -> Result<(), AppError> {
+        let Some(hsm) = self.common.hsm.clone() else { return Ok(()) };
+        let vault = self.master.for_vault(id).id().as_str().to_owned();
+        let work = move || hsm.held(&vault)?.into_iter().try_for_each(|object| hsm.destroy(object.id));
+        Ok(tokio::task::spawn_blocking(work).await??)
+    }
+
     /// Brings token and database together; nothing without a token.
     pub async fn sweep(&self) -> Result<Swept, AppError> {
-        let Some(hsm) = self.hsm.clone() else { return Ok(Swept::default()) };
+        let Some(hsm) = self.common.hsm.clone() else { return Ok(Swept::default()) };
         let (lister, vault) = (Arc::clone(&hsm), self.master.id().as_str().to_owned());
         // Objects before rows: a key that is stored in between is seen in both.
         let held = tokio::task::spawn_blocking(move || lister.held(&vault)).await??;

@@ -60,7 +60,7 @@ impl AppState {
     /// `DELETE /keys/{name}`
     pub async fn delete_key(&self, caller: &Caller, name: &str) -> Result<DeletedKeyBundle, AppError> {
         let now = self.now();
-        let purge_at = now + i64::from(self.recovery.days) * DAY;
+        let purge_at = now + i64::from(self.rules().recovery.days) * DAY;
         reach("before deleting a key");
         let turned = self.turn(caller, name, Turn::Delete { now, purge_at }).await?;
         reach("after deleting a key");
@@ -114,7 +114,7 @@ impl AppState {
 
     /// Whether this service protects deleted keys, or another one on the same vault was started to.
     async fn is_purge_protected(&self) -> Result<bool, AppError> {
-        if self.recovery.purge_protection {
+        if self.rules().recovery.purge_protection {
             return Ok(true);
         }
         let promised = promised(self.store.readers()).await?;

@@ -35,6 +35,20 @@ pub enum AppError {
     /// The name is in another state than the request needs.
     #[error("{0}")]
     Conflict(String),
+    /// There is no such named vault.
+    #[error("there is no vault {0}")]
+    VaultNotFound(String),
+    /// The name of a vault is in another state than the request needs.
+    #[error("{message}")]
+    VaultConflict {
+        /// For programs.
+        code: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// A named vault cannot be opened or changed.
+    #[error("the vault is not usable")]
+    Vault(#[source] Box<super::StartError>),
     /// More bytes than are read.
     #[error("the request body is longer than this service takes ([limits] max_body_bytes)")]
     BodyTooLarge,
@@ -62,6 +76,12 @@ pub enum AppError {
     /// A worker thread was lost.
     #[error("a worker did not finish")]
     Worker(#[from] tokio::task::JoinError),
+}
+
+impl From<super::StartError> for AppError {
+    fn from(error: super::StartError) -> Self {
+        Self::Vault(Box::new(error))
+    }
 }
 
 impl AppError {

@@ -70,7 +70,7 @@ impl AppState {
     /// A new key, from the pool if one is ready.
     pub(super) async fn generated(&self, spec: KeySpec) -> Result<Material, AppError> {
         let ready = match spec {
-            KeySpec::Rsa(bits) => self.ready_keys.take(bits),
+            KeySpec::Rsa(bits) => self.common.ready_keys.take(bits),
             KeySpec::Ec(_) | KeySpec::Oct(_) => None,
         };
         match ready {
@@ -211,7 +211,7 @@ impl AppState {
         let release_policy = record.policy.clone();
         KeyBundle {
             key,
-            attributes: attributes(record, self.recovery, self.hsm_platform(record)),
+            attributes: attributes(record, self.rules().recovery, self.hsm_platform(record)),
             tags: record.tags.clone(),
             release_policy,
         }
@@ -219,7 +219,7 @@ impl AppState {
 
     /// A record in a list.
     fn item(&self, record: &KeyRecord, kid: String, deletion: Option<Deletion>) -> KeyItem {
-        let attributes = attributes(record, self.recovery, self.hsm_platform(record));
+        let attributes = attributes(record, self.rules().recovery, self.hsm_platform(record));
         KeyItem { kid, attributes, tags: record.tags.clone(), deletion }
     }
 

@@ -15,7 +15,6 @@ use crate::crypto::error::CryptoError;
 use crate::crypto::kind::PublicKey;
 use crate::crypto::oct::{self, BLOCK, CbcPadding, GCM_IV, GCM_TAG, OctBits};
 use crate::crypto::rsa::{self, RsaPadding};
-use crate::store::decisions;
 use crate::store::keys::KeyRecord;
 use crate::token::caller::Caller;
 use token_verifier::{Refusal, refusal};
@@ -210,7 +209,7 @@ impl AppState {
     ) -> Result<(), AppError> {
         let detail = json!({"operation": operation.route(), "caller": caller.id(), "alg": alg});
         let event = self.event(Decision::KeyChanged, kid, None, detail);
-        self.store.write(move |connection| Box::pin(decisions::append(connection, event))).await?;
+        self.store.append(event).await?;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ impl AppState {
 
     /// The keys that do not live in the token go on working without it.
     async fn token(&self) -> Option<Check> {
-        let hsm = self.hsm.clone()?;
+        let hsm = self.common.hsm.clone()?;
         let seen = match tokio::task::spawn_blocking(move || hsm.check()).await {
             Ok(Ok(())) => Ok("the token answers".to_owned()),
             Ok(Err(error)) => Err(chain(&error)),

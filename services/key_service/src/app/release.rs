@@ -110,10 +110,11 @@ impl AppState {
         let policy = releasable(record)?;
         let policy =
             ReleasePolicy::parse(policy).map_err(|error| NoGrant::Failed(AppError::Policy(error)))?;
-        let evidence = self.authorities.verify(token, self.now()).await.map_err(|error| match error {
-            TokenError::Refused(denial) => NoGrant::Denied(denial),
-            unavailable => NoGrant::Failed(AppError::IssuerUnavailable(unavailable)),
-        })?;
+        let evidence =
+            self.common.authorities.verify(token, self.now()).await.map_err(|error| match error {
+                TokenError::Refused(denial) => NoGrant::Denied(denial),
+                unavailable => NoGrant::Failed(AppError::IssuerUnavailable(unavailable)),
+            })?;
         note(&evidence, facts);
         let token_id = evidence.token_id()?.to_owned();
         let root = evidence.trust_root()?;
@@ -140,7 +141,7 @@ impl AppState {
         if root == TrustRoot::Amd {
             return Ok(());
         }
-        if !self.allow_development_roots {
+        if !self.common.allow_development_roots {
             let rule = "allow_development_roots of this installation is false";
             let remedy = "run the VM on confidential hardware, or allow development roots in the key service's configuration";
             return Err(refusal(

@@ -3,10 +3,10 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use http_service::Gate;
 use http_service::health::LastReadiness;
+use http_service::{Gate, Metrics};
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
 
@@ -20,10 +20,12 @@ use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::{Signer, SignerError};
 use crate::hsm::{Hsm, HsmError};
 use crate::http;
-use crate::store::decisions::{self, Event};
-use crate::store::{Place, Reader, Store, StoreError, meta};
-use crate::token::caller::{Caller, Callers, Permission};
+use crate::store::decisions::Event;
+use crate::store::{self, Place, Reader, Store, StoreError, meta};
+use crate::token::access::{Access, On};
+use crate::token::caller::{Caller, Callers};
 use crate::token::evidence::Authorities;
+use crate::token::permission::Permission;
 use token_verifier::Issuer;
 use token_verifier::Refusal;
 use token_verifier::{Jwks, JwksError};
@@ -68,6 +70,9 @@ pub enum StartError {
         /// What the configuration says.
         configured: String,
     },
+    /// A database that was put in the place of a vault's own.
+    #[error("the database in {0} is another vault's: it was sealed under another key")]
+    ForeignDatabase(PathBuf),
     /// The hardware security module.
     #[error("the hardware security module is not usable")]
     Hsm(#[from] HsmError),
@@ -79,31 +84,63 @@ pub enum StartError {
     Jwks(#[from] JwksError),
 }
 
-/// The running service.
+/// What all vaults of a process share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub allow_development_roots: bool,
+    pub authorities: Arc<Authorities>,
+    /// With which bearer tokens are signed, whatever tenant they are of.
+    pub caller_keys: Arc<Jwks>,
+    pub ready_keys: Arc<ReadyKeys>,
+    pub hsm: Option<Arc<Hsm>>,
+    pub all_keys_in_hsm: bool,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+/// What a vault has of its own.
+pub(crate) struct Own {
+    /// Where its files lie.
+    pub folder: PathBuf,
+    /// DNS name in its signing certificate.
+    pub host: String,
+    /// The start of every key id.
+    pub base_url: String,
+    /// Where callers get tokens, as the challenge says it.
+    pub authorization: String,
+    /// The audience of their tokens.
+    pub audience: String,
+    pub callers: Callers,
+    pub rules: Rules,
+}
+
+/// What may change while a vault runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub recovery: RecoveryConfig,
+    pub access: Access,
+}
+
+/// A running vault.
 pub struct AppState {
     pub(crate) base_url: String,
-    pub(crate) allow_development_roots: bool,
     pub(crate) challenge: String,
-    pub(crate) recovery: RecoveryConfig,
     pub(crate) store: Store,
     pub(crate) master: MasterKey,
-    pub(crate) hsm: Option<Arc<Hsm>>,
-    pub(crate) all_keys_in_hsm: bool,
     pub(crate) signer: Signer,
-    pub(crate) ready_keys: ReadyKeys,
     pub(crate) opened_keys: OpenedKeys,
     pub(crate) callers: Callers,
-    pub(crate) authorities: Authorities,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counts: Counts,
     pub(crate) last_readiness: LastReadiness,
-    clock: Clock,
+    pub(crate) common: Common,
+    rules: RwLock<Arc<Rules>>,
     /// Held while a service runs on a file; the lock goes with the process.
     _lock: Option<File>,
 }
 
 impl AppState {
-    /// Opens everything that the configuration names.
+    /// Opens the default vault, with everything that the configuration names.
     pub async fn open(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let place = config.place()?;
         let folder = data_dir(&config.data_dir)?;
@@ -111,67 +148,96 @@ impl AppState {
         let lock = matches!(place, Place::Sqlite(_)).then(|| locked(folder)).transpose()?;
         let store = Store::open(&place).await?;
         let master = master_key(config, &store).await?;
-        let recovery = recovery(config.recovery, &store).await?;
-        let hsm = open_hsm(config).await?;
-        let signer = Signer::load(&store, &master, config.host()?, clock()).await?;
-        publish_root(&config.data_dir, &signer)?;
         if config.allow_development_roots {
             tracing::warn!("evidence of development roots can release keys: allow_development_roots is set");
         }
         let callers = &config.callers;
-        let gate = http::gate(config);
-        Ok(Self {
+        let common = common(config, clock).await?;
+        let issuer = Issuer::new(&callers.issuer, Arc::clone(&common.caller_keys));
+        let own = Own {
+            folder: config.data_dir.clone(),
+            host: config.host()?.to_owned(),
             base_url: config.base_url().to_owned(),
-            allow_development_roots: config.allow_development_roots,
+            authorization: callers.authorization.clone(),
+            audience: callers.audience.clone(),
+            callers: Callers::new(issuer, &callers.audience),
+            rules: Rules { recovery: config.recovery, access: Access::AppRoles },
+        };
+        Self::assemble(config, common, own, (lock, store, master)).await
+    }
+
+    /// Opens a named vault of the installation whose default vault this is.
+    pub(crate) async fn open_named(&self, config: &Config, id: &str, own: Own) -> Result<Self, StartError> {
+        let lock = Some(locked(data_dir(&own.folder)?)?);
+        let store = Store::open(&Place::Sqlite(own.folder.join(store::FILE))).await?;
+        let master = self.master.for_vault(id);
+        if !is_sealed_under(&master, &store).await? {
+            return Err(StartError::ForeignDatabase(own.folder));
+        }
+        Self::assemble(config, self.common.clone(), own, (lock, store, master)).await
+    }
+
+    async fn assemble(
+        config: &Config,
+        common: Common,
+        own: Own,
+        (lock, store, master): (Option<File>, Store, MasterKey),
+    ) -> Result<Self, StartError> {
+        let rules = Rules { recovery: recovery(own.rules.recovery, &store).await?, ..own.rules };
+        let signer = Signer::load(&store, &master, &own.host, (common.clock)()).await?;
+        publish_root(&own.folder, &signer)?;
+        Ok(Self {
+            base_url: own.base_url,
             challenge: format!(
                 "Bearer authorization=\"{}\", resource=\"{}\"",
-                callers.authorization, callers.audience
+                own.authorization, own.audience
             ),
-            recovery,
             store,
             master,
-            hsm,
-            all_keys_in_hsm: config.hsm.as_ref().is_some_and(|hsm| hsm.all_keys),
             signer,
-            ready_keys: ReadyKeys::default(),
+            callers: own.callers,
             opened_keys: OpenedKeys::default(),
-            callers: Callers::new(
-                Issuer::new(&callers.issuer, Jwks::new(&callers.source()?)?),
-                &callers.audience,
-            ),
-            authorities: authorities(config)?,
-            counts: Counts::new(gate.metrics()),
-            gate,
+            counts: Counts::new(&common.metrics),
+            gate: http::gate(config, &common.metrics),
             last_readiness: LastReadiness::default(),
-            clock,
+            common,
+            rules: RwLock::new(Arc::new(rules)),
             _lock: lock,
         })
     }
 
+    /// What holds now.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these hold. They are promised in the database before.
+    pub(crate) async fn set_rules(&self, rules: Rules) -> Result<(), StartError> {
+        recovery(rules.recovery, &self.store).await?;
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        Ok(())
+    }
+
     /// Seconds since 1970.
     pub fn now(&self) -> i64 {
-        (self.clock)()
+        (self.common.clock)()
     }
 
     /// Passes if the caller may do this; otherwise the refusal is recorded.
-    pub async fn permit(
-        &self,
-        caller: &Caller,
-        permission: Permission,
-        subject: &str,
-    ) -> Result<(), AppError> {
-        match caller.require(permission) {
+    pub async fn permit(&self, caller: &Caller, permission: Permission, on: On<'_>) -> Result<(), AppError> {
+        match self.rules().access.require(caller, permission, on) {
             Ok(()) => Ok(()),
-            Err(denial) => Err(self.refuse(subject, denial, json!({"caller": caller.id()})).await),
+            Err(denial) => {
+                let detail = json!({"caller": caller.id(), "object": caller.object_id()});
+                Err(self.refuse(&on.subject(), denial, detail).await)
+            }
         }
     }
 
     /// Records a refusal and turns it into the error that the caller gets.
     pub async fn refuse(&self, subject: &str, denial: Refusal, detail: Value) -> AppError {
         let event = self.event(Decision::Refused, subject, Some(denial.clone()), detail);
-        let written =
-            self.store.write(move |connection| Box::pin(decisions::append(connection, event))).await;
-        match written {
+        match self.store.append(event).await {
             Ok(_) => AppError::Denied(denial),
             Err(error) => AppError::Store(error),
         }
@@ -187,6 +253,19 @@ impl AppState {
             detail,
         }
     }
+}
+
+async fn common(config: &Config, clock: Clock) -> Result<Common, StartError> {
+    Ok(Common {
+        allow_development_roots: config.allow_development_roots,
+        authorities: Arc::new(authorities(config)?),
+        caller_keys: Arc::new(Jwks::new(&config.callers.source()?)?),
+        ready_keys: Arc::default(),
+        hsm: open_hsm(config).await?,
+        all_keys_in_hsm: config.hsm.as_ref().is_some_and(|hsm| hsm.all_keys),
+        metrics: Metrics::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+        clock,
+    })
 }
 
 /// Opens the token, if there is to be one. A service that would have to refuse its keys' use does not start.
@@ -215,6 +294,22 @@ async fn master_key(config: &Config, store: &Store) -> Result<MasterKey, StartEr
         Box::pin(async move { meta::replace(connection, meta::MASTER_KEY_ID, None, id).await })
     });
     Ok(load(false, Some(&record.await?.into_inner()))?)
+}
+
+/// Whether a database is new, or was sealed under this key before.
+async fn is_sealed_under(key: &MasterKey, store: &Store) -> Result<bool, StartError> {
+    match meta::read(store.readers(), meta::MASTER_KEY_ID).await? {
+        Some(recorded) => Ok(recorded == key.id().as_str().as_bytes()),
+        None => record_key(key, store).await.map(|()| true),
+    }
+}
+
+async fn record_key(key: &MasterKey, store: &Store) -> Result<(), StartError> {
+    let id = key.id().as_str().as_bytes().to_vec();
+    let record = store.write(move |connection| {
+        Box::pin(async move { meta::write(connection, meta::MASTER_KEY_ID, &id).await })
+    });
+    Ok(record.await.map(drop)?)
 }
 
 /// Holds the vault to what it promised before, and records what it promises now.

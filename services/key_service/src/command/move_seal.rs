@@ -5,6 +5,7 @@ use super::move_vault::{End, master_key};
 use super::{CommandError, refusals};
 use crate::crypto::seal::{Binding, MasterKey, Sealed};
 use crate::crypto::signer::Signer;
+use crate::hsm::Reference;
 use crate::store::meta;
 use crate::store::tables::{Meta, Version};
 
@@ -37,6 +38,9 @@ impl Seals {
             return Ok(version);
         }
         let binding = binding(&version);
+        if Reference::open(&self.from, &Sealed::from_bytes(version.sealed.clone()), &binding).is_some() {
+            return Err(refusals::moved_token_key(&version));
+        }
         let private = self.from.open(&Sealed::from_bytes(version.sealed.clone()), &binding);
         let private = private.map_err(|_| refusals::moved_key(&version))?;
         let sealed = self.to.seal(&private, &binding).as_bytes().to_vec();

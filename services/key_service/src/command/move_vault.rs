@@ -145,6 +145,9 @@ async fn call_off(source: &mut End) -> Result<Value, CommandError> {
 }
 
 async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
+    if let Some(section) = [&source.config, &target.config].iter().find(|config| config.vaults.is_some()) {
+        return Err(refusals::named_vaults(&section.data_dir));
+    }
     let marks = Marks::of(source, target).await?;
     let seals = Seals::of(source, target).await?;
     if marks.part != Part::Left {

@@ -115,6 +115,28 @@ pub fn moved_key(version: &Version) -> CommandError {
     refused("StoredKeyBroken", subject, "it opens under the master key", "it does not open", rule, RESTORE)
 }
 
+/// An installation with other vaults, which a move would leave behind.
+pub fn named_vaults(data_dir: &Path) -> CommandError {
+    let rule = "a move carries one vault; named vaults lie in files beside the default one";
+    let remedy = "leave [vaults] out of both configurations if there are no named vaults; else stay on files";
+    refused(
+        "NamedVaultsNotMoved",
+        "vaults",
+        "no [vaults] section",
+        data_dir.display().to_string(),
+        rule,
+        remedy,
+    )
+}
+
+/// A key in a token, under another master key.
+pub fn moved_token_key(version: &Version) -> CommandError {
+    let rule = "a key in an HSM is bound to the vault's master key and moves under the same one only";
+    let remedy = "give the target the same master key (`casemate-keys master-key`), then move";
+    let subject = format!("keys/{}/{}", version.name, version.version);
+    refused("HsmKeyNotMoved", subject, "the source's master key", "another master key", rule, remedy)
+}
+
 /// Both ends are the same.
 pub fn move_to_itself(place: &Place) -> CommandError {
     let rule = "a vault is moved from one database to another";

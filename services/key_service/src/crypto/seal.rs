@@ -6,7 +6,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest;
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use zeroize::Zeroizing;
 
 use super::master::{self, MasterKeyError, RawKey};
@@ -14,6 +14,8 @@ use crate::config::MasterKeyConfig;
 
 /// Label of the key that backups are encrypted under (HKDF's info), and their additional data.
 const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
+/// Label of the key that a named vault seals under (HKDF's info); the vault's id follows.
+const VAULT_LABEL: &[u8] = b"casemate named vault v1\0";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
 const ID_LABEL: &[u8] = b"casemate master key id v1\0";
 
@@ -99,6 +101,7 @@ pub struct SealBroken;
 pub struct MasterKey {
     key: RandomizedNonceKey,
     backups: RandomizedNonceKey,
+    derivation: Prk,
     id: MasterKeyId,
 }
 
@@ -111,9 +114,23 @@ impl MasterKey {
             let (place, expected) = (config.source.to_string(), expected.to_owned());
             return Err(MasterKeyError::Wrong { place, expected, found: found.0 });
         }
-        let backups = backup_key(&key);
-        let key = RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes");
-        Ok(Self { key, backups, id: found })
+        Ok(Self::new(&key, found))
+    }
+
+    fn new(key: &RawKey, id: MasterKeyId) -> Self {
+        let derivation = Salt::new(HKDF_SHA256, &[]).extract(key.as_slice());
+        let backups = derived(&derivation, &[BACKUP_LABEL]);
+        let usable = |key: &RawKey| {
+            RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes")
+        };
+        Self { key: usable(key), backups: usable(&backups), derivation, id }
+    }
+
+    /// The key that a named vault seals under: what one vault sealed opens in no other. `id` is the vault's, random and used
+    /// for no second one.
+    pub fn for_vault(&self, id: &str) -> Self {
+        let key = derived(&self.derivation, &[VAULT_LABEL, id.as_bytes()]);
+        Self::new(&key, id_of(&key))
     }
 
     /// The key's id.
@@ -168,14 +185,12 @@ pub(super) fn open(
 }
 
 /// HKDF-SHA256 of the master key (RFC 5869).
-fn backup_key(master: &RawKey) -> RandomizedNonceKey {
-    let mut key = Zeroizing::new([0; master::LEN]);
-    Salt::new(HKDF_SHA256, &[])
-        .extract(master.as_slice())
-        .expand(&[BACKUP_LABEL], HKDF_SHA256)
-        .and_then(|derived| derived.fill(key.as_mut_slice()))
+fn derived(key: &Prk, info: &[&[u8]]) -> RawKey {
+    let mut derived = Zeroizing::new([0; master::LEN]);
+    key.expand(info, HKDF_SHA256)
+        .and_then(|okm| okm.fill(derived.as_mut_slice()))
         .expect("a hash's length can be derived");
-    RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("the key has 32 bytes")
+    derived
 }
 
 fn id_of(key: &RawKey) -> MasterKeyId {
@@ -204,6 +219,19 @@ mod tests {
 
     const BASE: Binding<'_> =
         Binding { name: "a", version: "v", kty: "RSA-HSM", exportable: true, policy: Some((b"p", false)) };
+
+    #[test]
+    fn what_a_vault_sealed_opens_in_no_other_vault_and_not_in_the_default_one() {
+        let master = master();
+        let (one, two) = (master.for_vault("1"), master.for_vault("2"));
+        let sealed = one.seal(&private(b"secret"), &BASE.bytes());
+        assert!(master.for_vault("1").open(&sealed, &BASE.bytes()).unwrap().as_bytes() == b"secret");
+        for other in [&two, &master, &one.for_vault("1"), &master.for_vault("12")] {
+            assert!(other.open(&sealed, &BASE.bytes()).is_err());
+        }
+        assert_ne!(one.id(), two.id());
+        assert!(two.open_backup(&one.seal_backup(b"backup")).is_err());
+    }
 
     #[test]
     fn a_key_opens_under_the_binding_that_it_was_sealed_to_and_no_other() {

@@ -9,25 +9,27 @@ use public_api::key_operations::KeyBackup;
 use public_api::keys::KeyBundle;
 
 use super::error::method_not_allowed;
-use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, subject, with};
+use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, with};
 use super::request::{ApiVersion, json};
 use crate::app::AppError;
 use crate::app::counts::Kind;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// The last part of `/keys/restore`.
 const RESTORE: &str = "restore";
 
 /// The routes of this file.
 pub fn routes() -> Routes {
-    let made = Operation::new("backupKey", TAG, "All versions of a key, for this installation alone.")
-        .access(with(Permission::Manage))
+    let made = Operation::new("backupKey", TAG, "All versions of a key, for this vault alone.")
+        .access(with(Permission::Backup))
         .query(API_VERSION)
         .answers::<KeyBackup>()
         .errors(&[400, 404]);
     let restored = Operation::new("restoreKey", TAG, "Brings a key back from its backup.")
         .at("/keys/restore")
-        .access(with(Permission::Manage))
+        .access(with(Permission::Restore))
         .query(API_VERSION)
         .takes::<KeyBackup>()
         .answers::<KeyBundle>()
@@ -46,7 +48,7 @@ async fn backup(
     _version: ApiVersion,
 ) -> Answer<KeyBackup> {
     let work = async {
-        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.permit(&caller, Permission::Backup, On::Key(&name)).await?;
         state.backup_key(&caller, &name).await
     };
     counted(&state, Kind::Backup, work).await.map(Json)
@@ -64,7 +66,7 @@ async fn restore(
         return Ok(method_not_allowed());
     }
     let work = async {
-        state.permit(&caller, Permission::Manage, "keys").await?;
+        state.permit(&caller, Permission::Restore, On::Vault("keys")).await?;
         let backup: KeyBackup = json(request).await?;
         state.restore_key(&caller, &backup).await
     };

@@ -28,6 +28,9 @@ impl IntoResponse for AppError {
             }
             AppError::KeyNotFound(_) => plain(StatusCode::NOT_FOUND, "KeyNotFound", message),
             AppError::Conflict(_) => plain(StatusCode::CONFLICT, "Conflict", message),
+            AppError::VaultNotFound(_) => plain(StatusCode::NOT_FOUND, "VaultNotFound", message),
+            AppError::VaultConflict { code, .. } => plain(StatusCode::CONFLICT, code, message),
+            AppError::Vault(_) => internal(&self),
             AppError::BodyTooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLarge", message),
             AppError::BodyIncomplete => plain(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message),
             AppError::IssuerUnavailable(_) => unavailable(&self, chain(&self)),
@@ -45,6 +48,12 @@ impl IntoResponse for AppError {
 /// The answer for a path that does not exist.
 pub async fn no_such_path() -> Response {
     plain(StatusCode::NOT_FOUND, "NotFound", "there is nothing at this path".to_owned())
+}
+
+/// The answer where no vault is. It is the same for a name that never was, one that is deleted and one that cannot be.
+pub async fn no_such_vault() -> Response {
+    let message = "there is no vault at this host".to_owned();
+    plain(StatusCode::NOT_FOUND, "VaultNotFound", message)
 }
 
 /// The answer for a method that the path does not have; as everywhere, whoever calls says who they are before.

@@ -17,7 +17,9 @@ use crate::app::counts::Kind;
 use crate::app::keys::KeyRef;
 use crate::app::{AppError, AppState};
 use crate::store::keys::Among;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// The service's state, as handlers get it.
 pub(super) type Shared = State<Arc<AppState>>;
@@ -60,7 +62,7 @@ fn reading() -> Routes {
         operation("listKeyVersions", "Every version of a key, the oldest first.", Permission::List)
             .answers::<KeyListResult>()
             .errors(&[400, 404]);
-    let shown = operation("getKey", "A key's public part; the newest without a version.", Permission::Read)
+    let shown = operation("getKey", "A key's public part; the newest without a version.", Permission::Get)
         .answers::<KeyBundle>()
         .errors(&[400, 404]);
     vec![
@@ -71,20 +73,20 @@ fn reading() -> Routes {
 }
 
 fn changing() -> Routes {
-    let created = operation("createKey", "Makes a key, or a new version of it.", Permission::Manage)
+    let created = operation("createKey", "Makes a key, or a new version of it.", Permission::Create)
         .takes::<KeyCreateParameters>()
         .answers::<KeyBundle>()
         .errors(&[400, 404, 409]);
-    let imported = operation("importKey", "Takes a key that was made elsewhere.", Permission::Manage)
+    let imported = operation("importKey", "Takes a key that was made elsewhere.", Permission::Import)
         .takes::<KeyImportParameters>()
         .answers::<KeyBundle>()
         .errors(&[400, 404, 409]);
-    let updated = operation("updateKey", "Changes what may change of a version.", Permission::Manage)
+    let updated = operation("updateKey", "Changes what may change of a version.", Permission::Update)
         .takes::<KeyUpdateParameters>()
         .answers::<KeyBundle>()
         .errors(&[400, 404, 409]);
     let deleted =
-        operation("deleteKey", "Deletes a key; it can be recovered for some time.", Permission::Manage)
+        operation("deleteKey", "Deletes a key; it can be recovered for some time.", Permission::Delete)
             .answers::<DeletedKeyBundle>()
             .errors(&[400, 404]);
     vec![
@@ -103,11 +105,6 @@ pub(super) fn with(permission: Permission) -> Access {
 /// An operation whose answer comes in pages.
 pub(super) fn paged(operation: Operation) -> Operation {
     operation.query(MAX_RESULTS).query(SKIP_TOKEN)
-}
-
-/// What the log calls a key before it is known to exist.
-pub(super) fn subject(name: &str) -> String {
-    format!("keys/{}", token_verifier::shown(name))
 }
 
 /// Does the work and counts how it ended.
@@ -129,7 +126,7 @@ async fn create(
     request: Request,
 ) -> Answer<KeyBundle> {
     let work = async {
-        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.permit(&caller, Permission::Create, On::Key(&name)).await?;
         let parameters = json(request).await?;
         state.create_key(&caller, &name, parameters, version.releasable).await
     };
@@ -144,7 +141,7 @@ async fn import(
     request: Request,
 ) -> Answer<KeyBundle> {
     let work = async {
-        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.permit(&caller, Permission::Import, On::Key(&name)).await?;
         let parameters = json(request).await?;
         state.import_key(&caller, &name, parameters, version.releasable).await
     };
@@ -157,7 +154,7 @@ async fn list(
     version: ApiVersion,
     paging: Paging,
 ) -> Answer<KeyListResult> {
-    state.permit(&caller, Permission::List, "keys").await?;
+    state.permit(&caller, Permission::List, On::Vault("keys")).await?;
     let items = state.keys(Among::Live, &paging.after, paging.limit).await?;
     Ok(Json(page(&state, "keys", items, &paging, &version)))
 }
@@ -184,12 +181,12 @@ async fn versions(
     Path(name): Path<String>,
     _version: ApiVersion,
 ) -> Answer<KeyListResult> {
-    state.permit(&caller, Permission::List, &subject(&name)).await?;
+    state.permit(&caller, Permission::List, On::Key(&name)).await?;
     Ok(Json(KeyListResult { value: state.versions(&name).await?, next_link: None }))
 }
 
 async fn show(caller: Caller, State(state): Shared, key: KeyRef, _version: ApiVersion) -> Answer<KeyBundle> {
-    state.permit(&caller, Permission::Read, &subject(&key.name)).await?;
+    state.permit(&caller, Permission::Get, On::Key(&key.name)).await?;
     Ok(Json(state.key(&key).await?))
 }
 
@@ -201,7 +198,7 @@ async fn update(
     request: Request,
 ) -> Answer<KeyBundle> {
     let work = async {
-        state.permit(&caller, Permission::Manage, &subject(&key.name)).await?;
+        state.permit(&caller, Permission::Update, On::Key(&key.name)).await?;
         let parameters = json(request).await?;
         state.update_key(&caller, &key, &parameters).await
     };
@@ -215,7 +212,7 @@ async fn delete(
     _version: ApiVersion,
 ) -> Answer<DeletedKeyBundle> {
     let work = async {
-        state.permit(&caller, Permission::Manage, &subject(&name)).await?;
+        state.permit(&caller, Permission::Delete, On::Key(&name)).await?;
         state.delete_key(&caller, &name).await
     };
     counted(&state, Kind::Delete, work).await.map(Json)

@@ -9,7 +9,9 @@ use public_api::decision_log::Entry;
 use super::keys::{Answer, Routes, Shared, with};
 use super::request::number;
 use crate::store::decisions;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// The routes of this file.
 pub fn routes() -> Routes {
@@ -28,7 +30,7 @@ pub fn routes() -> Routes {
 }
 
 async fn entries(caller: Caller, State(state): Shared, request: Request) -> Answer<Vec<Entry>> {
-    state.permit(&caller, Permission::Log, "log").await?;
+    state.permit(&caller, Permission::Log, On::Vault("log")).await?;
     let (parts, _) = request.into_parts();
     let after = number(&parts, "after")?.unwrap_or(0);
     Ok(Json(decisions::after(state.store.readers(), after).await?))

@@ -12,6 +12,7 @@ mod release;
 pub mod request;
 mod rotation;
 mod use_key;
+mod vaults;
 
 use std::sync::Arc;
 
@@ -58,17 +59,17 @@ pub fn routes() -> RouteTable<Arc<AppState>> {
         deleted::routes(),
         random::routes(),
         log::routes(),
+        vaults::routes(),
         operations::routes(),
     ];
     RouteTable::new(files.into_iter().flatten().collect())
 }
 
 /// What every request passes before its handler.
-pub fn gate(config: &Config) -> Arc<Gate> {
-    let metrics = Metrics::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+pub fn gate(config: &Config, metrics: &Arc<Metrics>) -> Arc<Gate> {
     let adopt = config.telemetry.otlp_endpoint.is_some().then_some(telemetry::adopt as _);
     let gate = GateConfig { limits: config.limits.clone(), request_id: Some(TRACE_RESPONSE), adopt };
-    Gate::with_codes(gate, CODES, metrics)
+    Gate::with_codes(gate, CODES, Arc::clone(metrics))
 }
 
 /// The whole service as a router.
@@ -78,6 +79,12 @@ pub fn app(state: Arc<AppState>) -> Router {
     let table = routes().with_document(&INFO);
     let routes = table.into_router(&state.gate, error::no_such_path, error::unknown_method);
     routes.with_state(state).layer(middleware::from_fn(headers))
+}
+
+/// The service where nobody is at home: whatever is asked, there is no such vault.
+pub fn nobody(gate: &Arc<Gate>) -> Router {
+    let table = RouteTable::<()>::new(Vec::new());
+    table.into_router(gate, error::no_such_vault, error::no_such_vault).layer(middleware::from_fn(headers))
 }
 
 /// The headers that every answer of a vault has.

@@ -18,7 +18,9 @@ use serde_json::json;
 
 use super::keys::{Routes, Shared};
 use crate::app::AppState;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 const TAG: &str = "Service";
 /// The text format of Prometheus.
@@ -51,8 +53,8 @@ async fn show_health(State(state): Shared) -> (StatusCode, Json<serde_json::Valu
     let body = json!({
         "status": if healthy { "ok" } else { "failing" },
         "version": env!("CARGO_PKG_VERSION"),
-        "allowDevelopmentRoots": state.allow_development_roots,
-        "authorities": state.authorities.names(),
+        "allowDevelopmentRoots": state.common.allow_development_roots,
+        "authorities": state.common.authorities.names(),
         "masterKeyId": state.master.id().as_str(),
         "releaseSigningRoot": state.signer.root_id(),
     });
@@ -72,13 +74,13 @@ impl FromRequestParts<Arc<AppState>> for Scraper {
             return Ok(Self);
         }
         let caller = Caller::from_request_parts(parts, state).await?;
-        let permitted = state.permit(&caller, Permission::Metrics, "metrics").await;
+        let permitted = state.permit(&caller, Permission::Metrics, On::Vault("metrics")).await;
         permitted.map(|()| Self).map_err(IntoResponse::into_response)
     }
 }
 
 async fn show_metrics(_: Scraper, State(state): Shared) -> impl IntoResponse {
-    state.counts.ready(state.ready_keys.count());
+    state.counts.ready(state.common.ready_keys.count());
     ([(CONTENT_TYPE, METRICS)], state.gate.metrics().render())
 }
 

@@ -9,12 +9,14 @@ use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, with};
 use super::request::{ApiVersion, json};
 use crate::app::counts::Kind;
 use crate::app::random;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// The routes of this file.
 pub fn routes() -> Routes {
     let operation = Operation::new("getRandomBytes", TAG, "Up to 128 random bytes.")
-        .access(with(Permission::Use))
+        .access(with(Permission::Random))
         .query(API_VERSION)
         .takes::<GetRandomBytesRequest>()
         .answers::<RandomBytes>()
@@ -29,7 +31,7 @@ async fn bytes(
     request: Request,
 ) -> Answer<RandomBytes> {
     let work = async {
-        state.permit(&caller, Permission::Use, "rng").await?;
+        state.permit(&caller, Permission::Random, On::Vault("rng")).await?;
         random::bytes(json(request).await?)
     };
     counted(&state, Kind::Random, work).await.map(Json)

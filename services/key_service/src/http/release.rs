@@ -6,13 +6,15 @@ use http_service::gate::Cost;
 use http_service::{Operation, Route};
 use public_api::keys::{KeyReleaseParameters, KeyReleaseResult};
 
-use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, subject, with};
+use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, with};
 use super::request::{ApiVersion, json};
 use super::use_key::using;
 use crate::app::AppError;
 use crate::app::counts::Kind;
 use crate::app::keys::KeyRef;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// The routes of this file.
 pub fn routes() -> Routes {
@@ -33,7 +35,7 @@ async fn release(
     request: Request,
 ) -> Answer<KeyReleaseResult> {
     let work = async {
-        state.permit(&caller, Permission::Release, &subject(&key.name)).await?;
+        state.permit(&caller, Permission::Release, On::Key(&key.name)).await?;
         if !version.releasable {
             return Err(AppError::bad("api-version", "release needs api-version 7.3 or later"));
         }

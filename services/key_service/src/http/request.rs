@@ -104,6 +104,11 @@ pub fn number(parts: &Parts, name: &str) -> Result<Option<u64>, AppError> {
     text.map(|text| text.parse().map_err(|_| AppError::bad(name, "expected a number"))).transpose()
 }
 
+/// A text in the query.
+pub fn text(parts: &Parts, name: &str) -> Option<String> {
+    query(parts, name).filter(|text| !text.is_empty())
+}
+
 fn query(parts: &Parts, name: &str) -> Option<String> {
     let pairs = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     pairs.into_iter().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

@@ -7,13 +7,15 @@ use public_api::key_operations::{
     KeyOperationParameters, KeyOperationResult, KeySignParameters, KeyVerifyParameters, KeyVerifyResult,
 };
 
-use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, subject, with};
+use super::keys::{API_VERSION, Answer, Routes, Shared, TAG, counted, with};
 use super::request::{ApiVersion, json};
 use crate::app::AppState;
 use crate::app::counts::Kind;
 use crate::app::keys::KeyRef;
 use crate::app::operate::Operation;
-use crate::token::caller::{Caller, Permission};
+use crate::token::access::On;
+use crate::token::caller::Caller;
+use crate::token::permission::Permission;
 
 /// A path with its further spellings: the newest version is meant where none is named.
 macro_rules! using {
@@ -26,26 +28,37 @@ pub(super) use using;
 
 /// The routes of this file.
 pub fn routes() -> Routes {
-    let used = |id, summary| {
-        Documented::new(id, TAG, summary)
-            .access(with(Permission::Use))
-            .query(API_VERSION)
-            .errors(&[400, 403, 404])
+    let used = |id, summary, permission| {
+        Documented::new(id, TAG, summary).access(with(permission)).query(API_VERSION).errors(&[400, 403, 404])
     };
-    let cipher =
-        |id, summary| used(id, summary).takes::<KeyOperationParameters>().answers::<KeyOperationResult>();
-    let signed = used("sign", "Signs a digest.").takes::<KeySignParameters>().answers::<KeyOperationResult>();
-    let verified = used("verify", "Whether a signature of a digest holds.")
+    let cipher = |id, summary, permission| {
+        let operation = used(id, summary, permission);
+        operation.takes::<KeyOperationParameters>().answers::<KeyOperationResult>()
+    };
+    let signed = used("sign", "Signs a digest.", Permission::Sign);
+    let signed = signed.takes::<KeySignParameters>().answers::<KeyOperationResult>();
+    let verified = used("verify", "Whether a signature of a digest holds.", Permission::Verify)
         .takes::<KeyVerifyParameters>()
         .answers::<KeyVerifyResult>();
     vec![
-        using!("encrypt", encrypt, cipher("encrypt", "Encrypts a value.")),
-        using!("decrypt", decrypt, cipher("decrypt", "Decrypts a value.")),
-        using!("wrapkey", wrap, cipher("wrapKey", "Encrypts a key.")),
-        using!("unwrapkey", unwrap, cipher("unwrapKey", "Decrypts a key.")),
+        using!("encrypt", encrypt, cipher("encrypt", "Encrypts a value.", Permission::Encrypt)),
+        using!("decrypt", decrypt, cipher("decrypt", "Decrypts a value.", Permission::Decrypt)),
+        using!("wrapkey", wrap, cipher("wrapKey", "Encrypts a key.", Permission::WrapKey)),
+        using!("unwrapkey", unwrap, cipher("unwrapKey", "Decrypts a key.", Permission::UnwrapKey)),
         using!("sign", sign, signed),
         using!("verify", verify, verified),
     ]
+}
+
+fn permission(operation: Operation) -> Permission {
+    match operation {
+        Operation::Encrypt => Permission::Encrypt,
+        Operation::Decrypt => Permission::Decrypt,
+        Operation::Wrap => Permission::WrapKey,
+        Operation::Unwrap => Permission::UnwrapKey,
+        Operation::Sign => Permission::Sign,
+        Operation::Verify => Permission::Verify,
+    }
 }
 
 async fn cipher(
@@ -56,7 +69,7 @@ async fn cipher(
     request: Request,
 ) -> Answer<KeyOperationResult> {
     let work = async {
-        state.permit(caller, Permission::Use, &subject(&key.name)).await?;
+        state.permit(caller, permission(operation), On::Key(&key.name)).await?;
         let parameters = json(request).await?;
         state.cipher(caller, key, operation, parameters).await
     };
@@ -92,7 +105,7 @@ async fn sign(
     request: Request,
 ) -> Answer<KeyOperationResult> {
     let work = async {
-        state.permit(&caller, Permission::Use, &subject(&key.name)).await?;
+        state.permit(&caller, Permission::Sign, On::Key(&key.name)).await?;
         let parameters = json(request).await?;
         state.sign(&caller, &key, parameters).await
     };
@@ -107,7 +120,7 @@ async fn verify(
     request: Request,
 ) -> Answer<KeyVerifyResult> {
     let work = async {
-        state.permit(&caller, Permission::Use, &subject(&key.name)).await?;
+        state.permit(&caller, Permission::Verify, On::Key(&key.name)).await?;
         let parameters = json(request).await?;
         state.verify(&caller, &key, parameters).await
     };

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::app::AppState;
+use crate::vaults::Vaults;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs for ever, every minute.
-pub async fn run(state: Arc<AppState>) {
+pub async fn run(vaults: Arc<Vaults>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         interval.tick().await;
-        state.opened_keys.forget_idle(Instant::now());
+        for state in vaults.open_ones() {
+            state.opened_keys.forget_idle(Instant::now());
+        }
     }
 }

@@ -9,21 +9,26 @@ use serde_json::json;
 
 use crate::app::{AppError, AppState};
 use crate::store::{decisions, keys, releases};
+use crate::vaults::Vaults;
 
 const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Runs for ever: once at the start, then every hour.
-pub async fn run(state: Arc<AppState>) {
+pub async fn run(vaults: Arc<Vaults>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         interval.tick().await;
-        if let Err(error) = once(&state).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "pruning failed and will be tried again"
-            );
+        if let Err(error) = all(&vaults).await {
+            tracing::warn!(error = crate::chain(&error), "pruning failed and will be tried again");
         }
     }
+}
+
+async fn all(vaults: &Vaults) -> Result<(), AppError> {
+    for state in vaults.live().await? {
+        once(&state).await?;
+    }
+    Ok(())
 }
 
 /// One pass, in one transaction. Returns how many keys were purged. A key whose object in the HSM cannot be destroyed now

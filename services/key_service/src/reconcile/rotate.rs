@@ -5,21 +5,29 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::AppState;
 use crate::app::counts::Kind;
+use crate::app::{AppError, AppState};
 use crate::store::{StoreError, rotation};
+use crate::vaults::Vaults;
 
 const INTERVAL: Duration = Duration::from_secs(600);
 
 /// Runs for ever: once at the start, then every ten minutes.
-pub async fn run(state: Arc<AppState>) {
+pub async fn run(vaults: Arc<Vaults>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         interval.tick().await;
-        if let Err(error) = once(&state).await {
+        if let Err(error) = all(&vaults).await {
             tracing::warn!(error = &error as &dyn Error, "rotation failed and will be tried again");
         }
     }
+}
+
+async fn all(vaults: &Vaults) -> Result<(), AppError> {
+    for state in vaults.live().await? {
+        once(&state).await?;
+    }
+    Ok(())
 }
 
 /// One pass. Returns how many versions were made; one key's failure does not keep the others from their turn.

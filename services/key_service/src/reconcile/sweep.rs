@@ -5,22 +5,32 @@ use std::time::Duration;
 
 use crate::app::custody::Swept;
 use crate::app::{AppError, AppState};
+use crate::vaults::Vaults;
 
 const INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Runs for ever: once at the start, then every hour.
-pub async fn run(state: Arc<AppState>) {
+pub async fn run(vaults: Arc<Vaults>) {
     let mut interval = tokio::time::interval(INTERVAL);
     loop {
         interval.tick().await;
-        match once(&state).await {
-            Ok(swept) => tell(&swept),
-            Err(error) => tracing::warn!(
+        if let Err(error) = all(&vaults).await {
+            tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the HSM's objects could not be compared with the database; it will be tried again"
-            ),
+            );
         }
     }
+}
+
+async fn all(vaults: &Vaults) -> Result<(), AppError> {
+    if !vaults.default_vault().has_hsm() {
+        return Ok(());
+    }
+    for state in vaults.live().await? {
+        tell(&once(&state).await?);
+    }
+    Ok(())
 }
 
 /// One pass.

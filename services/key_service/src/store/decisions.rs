@@ -1,8 +1,9 @@
 //! The decision log: appending inside a transaction, reading pages.
 
 use public_api::Denial;
-use public_api::decision_log::{Decision, Entry};
+use public_api::decision_log::{Decision, Entry, Place};
 use serde_json::Value;
+use sqlx::{Database, Encode, QueryBuilder, Type};
 
 use super::backend::{change, on};
 use super::{Connection, Reader, StoreError};
@@ -34,6 +35,42 @@ pub async fn append(connection: &mut Connection, event: Event) -> Result<u64, St
     const SQL: &str = "INSERT INTO decisions (sequence, entry) VALUES ($1, $2)";
     change!(connection, SQL, entry.sequence.cast_signed(), text)?;
     Ok(entry.sequence)
+}
+
+/// Appends entries behind `head`, or behind the newest one where that is not known, and returns the new end.
+pub(super) async fn append_all(
+    connection: &mut Connection,
+    head: Option<Place>,
+    events: Vec<Event>,
+) -> Result<Place, StoreError> {
+    let mut last = match head {
+        Some(head) => Some(head),
+        None => newest(&mut *connection).await?.map(|entry| entry.place()),
+    };
+    let mut entries = Vec::with_capacity(events.len());
+    for Event { time, decision, subject, denial, detail } in events {
+        let (place, text) = Entry::following_text(last.as_ref(), time, decision, subject, denial, detail);
+        entries.push((place.sequence.cast_signed(), text));
+        last = Some(place);
+    }
+    match connection {
+        Connection::Sqlite(connection) => insert(&entries).build().execute(connection).await.map(drop)?,
+        Connection::Postgres(connection) => insert(&entries).build().execute(connection).await.map(drop)?,
+    }
+    last.ok_or(StoreError::Corrupt("log without an entry"))
+}
+
+/// One statement for all: each one costs more than a row.
+fn insert<D: Database>(entries: &[(i64, String)]) -> QueryBuilder<D>
+where
+    for<'e> i64: Encode<'e, D> + Type<D>,
+    for<'e> String: Encode<'e, D> + Type<D>,
+{
+    let mut insert = QueryBuilder::new("INSERT INTO decisions (sequence, entry) ");
+    insert.push_values(entries, |mut row, (sequence, text)| {
+        row.push_bind(*sequence).push_bind(text.clone());
+    });
+    insert
 }
 
 /// Up to [`PAGE`] entries after `sequence`.

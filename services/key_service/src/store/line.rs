@@ -68,6 +68,14 @@ impl Line {
         }
     }
 
+    /// The connection without a transaction, where nobody else writes.
+    pub fn alone(&mut self) -> Option<&mut Connection> {
+        match self {
+            Self::Sqlite(connection) => Some(connection),
+            Self::Postgres(_) => None,
+        }
+    }
+
     /// Commits what [`Self::begin`] began. Afterwards nothing is open, whatever came out.
     pub async fn commit(&mut self) -> Result<(), Failed> {
         let connection = match self {

@@ -18,6 +18,7 @@ pub mod snapshot;
 mod sqlite;
 pub mod standing;
 pub mod tables;
+pub mod vaults;
 mod writer;
 
 use std::sync::Arc;
@@ -130,6 +131,11 @@ impl Store {
         self.writer.run(work).await
     }
 
+    /// Appends an entry to the decision log and returns once it is durable.
+    pub async fn append(&self, event: decisions::Event) -> Result<Committed<()>, StoreError> {
+        self.writer.append(event).await
+    }
+
     /// Connections for reading.
     pub fn readers(&self) -> &Readers {
         &self.readers
@@ -138,6 +144,11 @@ impl Store {
     /// Whether the database answers and the writer lives.
     pub async fn is_healthy(&self) -> bool {
         decisions::newest(&self.readers).await.is_ok() && !self.writer.has_ended()
+    }
+
+    /// Whether the writer has ended, after which nothing can be written.
+    pub fn has_ended(&self) -> bool {
+        self.writer.has_ended()
     }
 
     /// Ends when the writer does, which it does only when it failed.

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use public_api::decision_log::Place;
+
 use super::backend::change;
+use super::decisions::{self, Event};
 use super::line::{Failed, Line};
 use super::{Connection, StoreError, postgres};
 
@@ -43,6 +46,12 @@ type Tell = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Work with its turn, or why it has none.
 type Job = Box<dyn for<'c> FnOnce(Result<&'c mut Connection, StoreError>) -> BoxFuture<'c, Done> + Send>;
 
+/// What waits for its turn.
+enum Waiting {
+    Work(Job),
+    Append(Box<Event>, Tell),
+}
+
 /// A job that ran: whether its effects stay, and how its caller is told.
 struct Done {
     keep: bool,
@@ -51,7 +60,7 @@ struct Done {
 
 /// Handle of the writing task.
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Waiting>,
 }
 
 impl Writer {
@@ -83,7 +92,19 @@ impl Writer {
                 Done { keep, tell }
             })
         });
-        self.jobs.send(job).await.map_err(|_| StoreError::Closed)?;
+        self.jobs.send(Waiting::Work(job)).await.map_err(|_| StoreError::Closed)?;
+        receiver.await.map_err(|_| StoreError::Undone)?
+    }
+
+    /// Appends an entry to the decision log and returns once it is durable. Entries that change nothing else need no
+    /// savepoint, and all of a batch go in one statement.
+    pub async fn append(&self, event: Event) -> Result<Committed<()>, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let tell: Tell = Box::new(move |commit| {
+            let _ = sender.send(commit.map(Committed));
+        });
+        let waiting = Waiting::Append(Box::new(event), tell);
+        self.jobs.send(waiting).await.map_err(|_| StoreError::Closed)?;
         receiver.await.map_err(|_| StoreError::Undone)?
     }
 
@@ -96,11 +117,19 @@ impl Writer {
     }
 }
 
-async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Job>) {
-    let mut batch = Vec::with_capacity(BATCH);
+async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Waiting>) {
+    let (mut batch, mut head) = (Vec::with_capacity(BATCH), None);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        // Whoever else is about to write goes along: a transaction costs as much as several of their requests do. Where
+        // nobody is, this returns at once.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(one) = waiting.try_recv()
+        {
+            batch.push(one);
+        }
         let mut told = Vec::with_capacity(batch.len());
-        let result = transact(&mut line, &mut batch, &mut told).await;
+        let result = transact(&mut line, &mut batch, &mut told, &mut head).await;
         // Jobs that did not run are dropped, and their callers see `Undone`.
         batch.clear();
         let result = result.map_err(|failed| match failed {
@@ -114,7 +143,22 @@ async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Job>) {
     line.close().await;
 }
 
-async fn transact(line: &mut Line, batch: &mut Vec<Job>, told: &mut Vec<Tell>) -> Result<(), Failed> {
+/// `head` is the end of the log, where this writer alone moves it and knows it.
+async fn transact(
+    line: &mut Line,
+    batch: &mut Vec<Waiting>,
+    told: &mut Vec<Tell>,
+    head: &mut Option<Place>,
+) -> Result<(), Failed> {
+    let before = head.take();
+    if batch.iter().all(|waiting| matches!(waiting, Waiting::Append(..)))
+        && let Some(connection) = line.alone()
+    {
+        // A statement alone is a transaction of its own.
+        let events = appended(batch, told);
+        *head = Some(decisions::append_all(connection, before, events).await.map_err(undone)?);
+        return Ok(());
+    }
     let connection = match line.begin().await {
         Ok(connection) => connection,
         Err(error) => {
@@ -139,18 +183,54 @@ async fn transact(line: &mut Line, batch: &mut Vec<Job>, told: &mut Vec<Tell>) -
 }
 
 /// Tells everyone why there is no turn.
-async fn refuse(batch: &mut Vec<Job>, told: &mut Vec<Tell>, error: &StoreError) {
-    for job in batch.drain(..) {
-        told.push(job(Err(error.again())).await.tell);
+async fn refuse(batch: &mut Vec<Waiting>, told: &mut Vec<Tell>, error: &StoreError) {
+    for waiting in batch.drain(..) {
+        let error = error.again();
+        told.push(match waiting {
+            Waiting::Work(job) => job(Err(error)).await.tell,
+            Waiting::Append(_, tell) => Box::new(move |_| tell(Err(error))),
+        });
+    }
+}
+
+/// The entries of a batch of nothing else.
+fn appended(batch: &mut Vec<Waiting>, told: &mut Vec<Tell>) -> Vec<Event> {
+    let mut events = Vec::with_capacity(batch.len());
+    for waiting in batch.drain(..) {
+        if let Waiting::Append(event, tell) = waiting {
+            events.push(*event);
+            told.push(tell);
+        }
+    }
+    events
+}
+
+fn undone(error: StoreError) -> Failed {
+    Failed::Undone(statement(error))
+}
+
+fn statement(error: StoreError) -> sqlx::Error {
+    match error {
+        StoreError::Statement(error) => error,
+        other => sqlx::Error::Protocol(other.to_string()),
     }
 }
 
 async fn work(
     connection: &mut Connection,
-    batch: &mut Vec<Job>,
+    batch: &mut Vec<Waiting>,
     told: &mut Vec<Tell>,
 ) -> Result<(), sqlx::Error> {
-    for job in batch.drain(..) {
+    let mut events = Vec::new();
+    for waiting in batch.drain(..) {
+        let job = match waiting {
+            Waiting::Work(job) => job,
+            Waiting::Append(event, tell) => {
+                events.push(*event);
+                told.push(tell);
+                continue;
+            }
+        };
         change!(connection, "SAVEPOINT job")?;
         let done = job(Ok(&mut *connection)).await;
         told.push(done.tell);
@@ -158,6 +238,9 @@ async fn work(
             change!(connection, "ROLLBACK TO SAVEPOINT job")?;
         }
         change!(connection, "RELEASE SAVEPOINT job")?;
+    }
+    if !events.is_empty() {
+        decisions::append_all(connection, None, events).await.map_err(statement)?;
     }
     Ok(())
 }

@@ -1,52 +1,7 @@
-//! Who calls: what the roles of a bearer token permit in the vault.
+//! Who calls: a bearer token of an issuer that the vault believes.
 
 use token_verifier::bearer::{Bearer, BearerVerifier};
-use token_verifier::{Issuer, Refusal, TokenError};
-
-/// What a route needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Permission {
-    /// Read a key's public part.
-    Read,
-    /// List keys.
-    List,
-    /// Create, import, change, rotate, back up, restore, delete, recover, purge.
-    Manage,
-    /// `encrypt` to `verify`, and random bytes.
-    Use,
-    /// `release`.
-    Release,
-    /// Read the decision log.
-    Log,
-    /// Read metrics, from another machine.
-    Metrics,
-}
-
-/// Everything but release.
-const OFFICER: &str = "Key Vault Crypto Officer";
-/// Reading and using.
-const USER: &str = "Key Vault Crypto User";
-/// Release only.
-const RELEASE_USER: &str = "Key Vault Crypto Service Release User";
-/// Metrics only.
-const MONITORING_READER: &str = "Monitoring Reader";
-
-impl Permission {
-    /// The app roles that have it (names of Azure's built-in roles).
-    fn roles(self) -> &'static [&'static str] {
-        match self {
-            Permission::Read | Permission::Use => &[OFFICER, USER],
-            Permission::List | Permission::Manage | Permission::Log => &[OFFICER],
-            Permission::Release => &[RELEASE_USER],
-            Permission::Metrics => &[OFFICER, MONITORING_READER],
-        }
-    }
-
-    /// Of these the one that has the least beside it.
-    pub fn least_role(self) -> &'static str {
-        self.roles().last().copied().unwrap_or_default()
-    }
-}
+use token_verifier::{Issuer, Refusal, TokenError, refusal, shown};
 
 /// A verified caller.
 #[derive(Clone, Debug)]
@@ -58,24 +13,50 @@ impl Caller {
         &self.0.id
     }
 
-    /// Whether one of the roles permits it; the denial says which would.
-    pub fn require(&self, permission: Permission) -> Result<(), Refusal> {
-        self.0
-            .require_role(permission.roles(), &format!("the {permission:?} permission of the vault's roles"))
+    /// `oid`: whom assignments and access policies name. Empty where the token has none.
+    pub fn object_id(&self) -> &str {
+        &self.0.object
+    }
+
+    /// Whether one of its app roles is among `accepted`; the denial says which would be.
+    pub fn require_role(&self, accepted: &[&str], permission: &str) -> Result<(), Refusal> {
+        self.0.require_role(accepted, permission)
     }
 }
 
 /// Verifies bearer tokens.
-pub struct Callers(BearerVerifier);
+pub struct Callers {
+    verifier: BearerVerifier,
+    /// The only tenant whose callers are let in; any of the issuer's without.
+    tenant: Option<String>,
+}
 
 impl Callers {
     /// One issuer, one audience.
     pub fn new(issuer: Issuer, audience: &str) -> Self {
-        Self(BearerVerifier::new(issuer, vec![audience.to_owned()]))
+        Self { verifier: BearerVerifier::new(issuer, vec![audience.to_owned()]), tenant: None }
+    }
+
+    /// The same, of one tenant alone (`tid`).
+    #[must_use]
+    pub fn of_tenant(self, tenant: &str) -> Self {
+        Self { tenant: Some(tenant.to_owned()), ..self }
     }
 
     /// Checks a bearer token.
     pub async fn verify(&self, token: &str, now: i64) -> Result<Caller, TokenError> {
-        self.0.verify(token, now).await.map(Caller)
+        let bearer = self.verifier.verify(token, now).await?;
+        match &self.tenant {
+            Some(tenant) if !tenant.eq_ignore_ascii_case(&bearer.tenant) => {
+                Err(TokenError::Refused(foreign(tenant, &bearer.tenant)))
+            }
+            _ => Ok(Caller(bearer)),
+        }
     }
+}
+
+fn foreign(tenant: &str, actual: &str) -> Refusal {
+    let rule = "a vault takes tokens of its own tenant only";
+    let remedy = "sign in to the vault's tenant, which the challenge names";
+    refusal("TokenTenantWrong", "tid", tenant, shown(actual), rule, remedy)
 }

@@ -25,3 +25,4 @@ mod rotation;
 mod signing_keys;
 mod support;
 mod types;
+mod vaults;

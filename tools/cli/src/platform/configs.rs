@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::install::{HOST_NAME, Layout, REGION};
-use super::pki::Identity;
+use super::pki::{Identity, VAULT_DOMAIN};
 use super::programs;
 
 /// Firmware of Debian's package `ovmf`: code with Secure Boot and SMM, and variables with Microsoft's keys enrolled.
@@ -64,6 +64,7 @@ pub fn control_plane(layout: &Layout, public: &Identity, hosts: &Identity) -> Va
             "url": layout.url(layout.ports.keys),
             "ca": layout.authority.certificate(),
             "audience": vault_audience(layout),
+            "vault_domain": VAULT_DOMAIN,
         },
         "hosts": {
             "listen": loopback(layout.ports.hosts),
@@ -105,6 +106,11 @@ pub fn keys(layout: &Layout, server: &Identity) -> Value {
             "authorization": format!("{control}/{tenant}"),
             "jwks_url": format!("{control}/common/discovery/keys"),
             "ca": layout.authority.certificate(),
+        },
+        "vaults": {
+            "domain": VAULT_DOMAIN,
+            "issuer": format!("{control}/{{tenant}}/v2.0"),
+            "authorization": format!("{control}/{{tenant}}"),
         },
         "authority": [{
             "issuer": attestation,

@@ -150,6 +150,8 @@ fn profile(layout: &Layout) -> Profile {
 fn write_plan(layout: &Layout) -> Result<()> {
     let host = layout.authority.issue(HOST_NAME, Usage::Client)?;
     let server = |name: &str| layout.authority.issue(name, Usage::Server);
+    // Not "keys": a certificate of that name, of an earlier version, has no vaults in it.
+    let vaults = layout.authority.issue("vaults", Usage::Vaults)?;
     let parts = [
         ("secure-processor", "soft-pspd", configs::secure_processor(layout)),
         ("attestation", "casemate-attestation", configs::attestation(layout, &server("attestation")?)?),
@@ -158,7 +160,7 @@ fn write_plan(layout: &Layout) -> Result<()> {
             "casemate-control-plane",
             configs::control_plane(layout, &server("control-plane")?, &server("hosts")?),
         ),
-        ("keys", "casemate-keys", configs::keys(layout, &server("keys")?)),
+        ("keys", "casemate-keys", configs::keys(layout, &vaults)),
         ("host", "casemate-host-agent", configs::host(layout, &host)?),
     ];
     let mut plan = Plan { runtime_dir: layout.runtime.clone(), services: Vec::new() };

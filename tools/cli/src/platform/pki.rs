@@ -26,11 +26,17 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
+/// Parent domain of the vaults' hosts on one machine. Resolvers that know RFC 6761 take every name under `localhost` to it;
+/// where that is not so, a line of `/etc/hosts` for each vault does. Azure's clients want `vault` as its first label.
+pub const VAULT_DOMAIN: &str = "vault.localhost";
+
 /// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {
     /// A TLS server on loopback names.
     Server,
+    /// The same, which also serves every vault by its own name under [`VAULT_DOMAIN`].
+    Vaults,
     /// A host agent towards the control plane.
     Client,
 }
@@ -88,16 +94,21 @@ fn authority_params() -> CertificateParams {
 }
 
 fn leaf_params(name: &str, usage: Usage) -> Result<CertificateParams> {
-    let names = match usage {
-        Usage::Server => vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()],
+    let mut names = match usage {
+        Usage::Server | Usage::Vaults => {
+            vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]
+        }
         Usage::Client => vec![name.to_owned()],
     };
+    if usage == Usage::Vaults {
+        names.push(format!("*.{VAULT_DOMAIN}"));
+    }
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = named(name);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = match usage {
-        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Server | Usage::Vaults => vec![ExtendedKeyUsagePurpose::ServerAuth],
         Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };
     params.use_authority_key_identifier_extension = true;

@@ -6,6 +6,7 @@
 
 pub mod attestation;
 pub mod compute;
+pub mod key_vault;
 mod position;
 pub mod schema;
 

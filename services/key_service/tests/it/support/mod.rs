@@ -6,3 +6,4 @@ pub mod postgres;
 pub mod softhsm;
 pub mod unwrap;
 pub mod vault;
+pub mod vaults;
