@@ -13,8 +13,9 @@
 //! | `EC`, `EC-HSM` | `P-256`, `P-384`, `P-521`, `P-256K` | - | - | `ES256`, `ES384`, `ES512`, `ES256K` |
 //! | `oct`, `oct-HSM` | 128, 192, 256 | `A128GCM`, `A128CBC`, `A128CBCPAD` and so on | `A128KW` and so on | - |
 //!
-//! On this store a key of an `-HSM` type lies as any other: sealed under the master key. The suffix is the label that Key
-//! Vault's rules need (exportable keys have it), not a promise of hardware. GCM's nonce is always the vault's own. Outside
+//! Without `[hsm]` a key of an `-HSM` type lies as any other: sealed under the master key. The suffix is then the label that
+//! Key Vault's rules need (exportable keys have it). With `[hsm]` it is a promise: the key is made in the token, used in the
+//! token, and leaves it by a release only (module `hsm`); `hsmPlatform` of its attributes says what the token is. GCM's nonce is always the vault's own. Outside
 //! of `nbf` and `exp` a key decrypts, unwraps, verifies and is released, and does nothing else. An imported key is refused
 //! if its members do not belong together, or if it is weak (`crypto::import` says what that means).
 //!
@@ -102,6 +103,10 @@
 //! Two keys of 3072 bits are made ahead and wait in memory, never at rest; each is given out once. A key that is used
 //! stays opened in memory until nobody used it for five minutes, or it is deleted.
 //!
+//! A key in the token is a sealed reference here, bound like a sealed key: who can write to the database can neither swap
+//! references nor give one another policy. The bytes of a key that the token made are never in this process. A backup of
+//! one key refuses such a key; what order keeps token and database together stands in [`app::custody`].
+//!
 //! # Configuration
 //!
 //! `casemate-keys --config keys.toml`. Unknown keys are refused, paths are absolute. TLS files are PEM.
@@ -130,6 +135,14 @@
 //! schema = "casemate_keys"          # one vault; made if it is missing
 //! password_file = "/etc/casemate/keys-database.password"
 //! ca = "/etc/casemate/database-ca.pem"  # needed unless the server is on this machine
+//!
+//! [hsm]                             # may be left out: a token of a hardware security module (PKCS#11)
+//! module = "/usr/lib/softhsm/libsofthsm2.so"
+//! token = "casemate"                # its label or serial number
+//! pin_file = "/etc/casemate/hsm.pin"   # mode 0600
+//! all_keys = false                  # true: every new key lives there, and not only those of -HSM types
+//! sessions = 4
+//! timeout_seconds = 20
 //!
 //! [recovery]                        # may be left out
 //! days = 90                         # 7 to 90; fixed at the first start

@@ -85,7 +85,7 @@ fn of_hsm(error: &AppError, cause: &HsmError) -> Response {
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     tracing::warn!(error = chain(error), "the HSM cannot do what a request needs");
-    answer(status, ErrorBody::denied(&denial.code.clone(), *denial))
+    answer(status, ErrorBody::denied(denial.code.clone(), *denial))
 }
 
 fn internal(error: &AppError) -> Response {
