@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use internal_api::paravisor::Failure;
 use paravisor::recover::{Request, export, recovery_key};
 use sealed_disk::guest_state::{FileId, LockedState};
+use sealed_disk::luks2;
 use serde_json::Value;
 
 use crate::lab::disk::Esp;
@@ -189,24 +190,40 @@ fn every_flush_of_the_guests_boot_partition_is_followed_and_a_crash_leaves_a_usa
     let _tpm = one_tpm_at_a_time();
     let lab = lab();
     let running = lab.start().unwrap();
-    let mut copies = Vec::new();
+    let (mut before, mut document) = (None, None::<Vec<u8>>);
     for round in 0..3u8 {
         Esp::mount(running.disk()).write("loader/round", &[round; 100_000]);
         running.disk().flush().unwrap();
         let mut head = vec![0; usize::try_from(ROOT_START).unwrap()];
         running.disk().read_at(&mut head, 0).unwrap();
-        copies.push(head);
-        // As a crash at this moment would leave the files.
-        let crashed = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(lab.folder.path()).unwrap().flatten() {
-            std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
+        let crashed = copy_of(&lab);
+        assert!(exported_head(&lab, crashed.path()) == head, "round {round}");
+        // A crash after the guest state was committed and before the document was replaced.
+        if let (Some(before), Some(document)) = (before.replace(head), document) {
+            write(&crashed.path().join(DOCUMENT), &document);
+            assert!(exported_head(&lab, crashed.path()) == before, "round {round}, one step behind");
         }
-        let to = crashed.path().join("image.raw");
-        let asked = Request { folder: crashed.path().to_owned(), to: to.clone(), ..request(&lab) };
-        export(&asked).unwrap();
-        let image = std::fs::read(to).unwrap();
-        assert!(image[..copies[usize::from(round)].len()] == copies[usize::from(round)], "round {round}");
+        document = Some(std::fs::read(lab.file(DOCUMENT)).unwrap());
     }
+}
+
+/// The files as a crash at this moment would leave them.
+fn copy_of(lab: &Lab) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(lab.folder.path()).unwrap().flatten() {
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// What an export of these files has before the LUKS2 header.
+fn exported_head(lab: &Lab, folder: &Path) -> Vec<u8> {
+    let to = folder.join("image.raw");
+    export(&Request { folder: folder.to_owned(), to: to.clone(), ..request(lab) }).unwrap();
+    let mut image = std::fs::read(&to).unwrap();
+    std::fs::remove_file(to).unwrap();
+    image.truncate(usize::try_from(ROOT_START).unwrap());
+    image
 }
 
 #[test]
@@ -379,14 +396,15 @@ fn attack_a_truncated_disk() {
     edit(&lab.config.disk, |disk| disk.truncate(disk.len() - 4096));
     let failure = refused(&request(&lab), "DiskTruncated");
     assert_eq!(failure.expected, DISK_BYTES.to_string());
-    for (file, code) in
-        [(lab.config.disk.clone(), "StorageMissing"), (lab.config.boot_region.clone(), "StorageMissing")]
-    {
-        std::fs::rename(&file, lab.file("away")).unwrap();
-        refused(&request(&lab), code);
-        std::fs::rename(lab.file("away"), &file).unwrap();
-        edit(&lab.config.disk, |disk| disk.resize(usize::try_from(DISK_BYTES).unwrap(), 0));
+    edit(&lab.config.disk, |disk| disk.resize(usize::try_from(DISK_BYTES).unwrap() + 4096, 0));
+    refused(&request(&lab), "DiskTruncated");
+    edit(&lab.config.disk, |disk| disk.truncate(usize::try_from(DISK_BYTES).unwrap()));
+    for file in [&lab.config.disk, &lab.config.boot_region] {
+        std::fs::rename(file, lab.file("away")).unwrap();
+        refused(&request(&lab), "StorageMissing");
+        std::fs::rename(lab.file("away"), file).unwrap();
     }
+    export(&request(&lab)).unwrap();
 }
 
 #[test]
@@ -425,13 +443,23 @@ fn what_the_guest_did_to_its_own_disk_is_exported_only_when_it_is_asked_for() {
     let _tpm = one_tpm_at_a_time();
     let lab = lab();
     let running = lab.start().unwrap();
-    // The guest overwrites its superblock, then its header.
-    running.disk().write_at(&[7; 4096], ROOT_START + (16 << 20)).unwrap();
-    running.stop().unwrap();
-    drop(running);
-    refused(&request(&lab), "DiskOfAnotherVm");
-    let made = export(&Request { accept_damaged: true, ..request(&lab) }).unwrap();
-    assert!(made["damage"].as_str().unwrap().contains("file system"));
+    let disk = running.disk();
+    let damaged = |code, words: &str| {
+        disk.flush().unwrap();
+        let copy = copy_of(&lab);
+        let asked =
+            || Request { folder: copy.path().to_owned(), to: copy.path().join("image.raw"), ..request(&lab) };
+        refused(&asked(), code);
+        let made = export(&Request { accept_damaged: true, ..asked() }).unwrap();
+        assert!(made["damage"].as_str().unwrap().contains(words), "{made}");
+    };
+    // The superblock, then the recovery passphrase's keyslot (the second), then the header's metadata.
+    disk.write_at(&[7; 4096], ROOT_START + luks2::DATA_OFFSET).unwrap();
+    damaged("DiskOfAnotherVm", "file system");
+    disk.write_at(&[7; 4096], ROOT_START + (luks2::COPIES_BYTES + luks2::AREA_BYTES) as u64).unwrap();
+    damaged("NoRecoveryKeyslot", "no keyslot");
+    disk.write_at(&[7; luks2::COPIES_BYTES], ROOT_START).unwrap();
+    damaged("LuksHeaderRefused", "not of the allowed form");
 }
 
 #[test]
