@@ -128,6 +128,10 @@ pub struct ParavisorRuntimeClaims {
     /// The PCRs predicted for the boot to come, hex by PCR number, and what they were predicted from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_chain: Option<BootChainClaim>,
+    /// Fingerprint (SHA-256, hex) of the key of the VM's recovery document, if the tenant named a recovery key: whoever keeps
+    /// this evidence recognises a recovery document that somebody else made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_document_key: Option<String>,
     /// The nonce of `POST /nonces`, so that the report is fresh.
     pub nonce: String,
 }

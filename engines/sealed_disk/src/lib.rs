@@ -13,6 +13,7 @@
 //! | [`guest_state`] | `GuestState::create`, `LockedState::open` -> `unlock(&Kek)`, `read`, `commit`, `advance` |
 //! | [`image`] | `Layout::discover`, `Manifest::build/parse/digest_of/disk_layout` -> `DiskLayout` with `spans()` |
 //! | [`provision`] | `encrypt_image(Job { .. }, progress)` |
+//! | [`recovery`] | `Document::seal/parse/open`, `Export::open/check/write`: the disk without its platform |
 //! | [`seal`] | `SrkPublic::parse()`, `policy_pcr()`, `seal()`, `systemd_tpm2_token()`, `passphrase_of()` |
 
 pub mod boot_region;
@@ -21,6 +22,7 @@ pub mod guest_state;
 pub mod image;
 pub mod luks2;
 pub mod provision;
+pub mod recovery;
 pub mod seal;
 pub mod secret;
 pub mod storage;

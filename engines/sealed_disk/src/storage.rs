@@ -19,6 +19,29 @@ pub trait Storage {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// For reading what is not to be changed: every change is an error.
+impl Storage for &File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_length(&mut self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Storage for File {
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())

@@ -13,4 +13,5 @@ pub mod failure;
 pub mod flow;
 pub mod inspect;
 pub mod nbd;
+pub mod recover;
 pub mod tpm;

@@ -16,6 +16,8 @@ mod inspect;
 mod lab;
 #[path = "suite/nbd.rs"]
 mod nbd;
+#[path = "suite/recovery.rs"]
+mod recovery;
 #[path = "suite/stack.rs"]
 mod stack;
 #[path = "suite/support.rs"]

@@ -44,6 +44,9 @@ enum Command {
     /// Confidential VMs: create, look at, start, stop, delete, log in, attest.
     #[command(subcommand)]
     Vm(commands::vm::Command),
+    /// A VM's disk without its platform, with the tenant's recovery key.
+    #[command(subcommand)]
+    Disk(commands::disk::Command),
     /// Verify an evidence bundle without asking anyone.
     Verify(commands::verify::Arguments),
     /// The attestation service: providers, policies, signers, collateral, patch levels, reference values.
@@ -84,6 +87,7 @@ fn run(arguments: Arguments, printer: &Printer) -> anyhow::Result<()> {
             Command::Status => commands::status::run(&data_dir, printer).await,
             Command::Image(image) => commands::image::run(image, &data_dir, printer).await,
             Command::Vm(vm) => commands::vm::run(vm, &data_dir, printer).await,
+            Command::Disk(disk) => commands::disk::run(disk, &data_dir, printer).await,
             Command::Verify(verify) => commands::verify::run(&verify, &data_dir, printer),
             Command::Attestation(command) => commands::attestation::run(command, &data_dir, printer).await,
             Command::Key(key) => commands::key::run(key, &data_dir, printer).await,

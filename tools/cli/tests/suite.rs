@@ -2,6 +2,8 @@
 
 #[path = "suite/attestation.rs"]
 mod attestation;
+#[path = "suite/disk.rs"]
+mod disk;
 #[path = "suite/image_import.rs"]
 mod image_import;
 #[path = "suite/key.rs"]

@@ -44,8 +44,8 @@ const BINARY_BYTES: usize = 0x1000;
 const JSON_BYTES: usize = COPY_BYTES - BINARY_BYTES;
 const KEY_BYTES: usize = 64;
 const STRIPES: usize = 4000;
-/// 64 bytes in 4000 stripes, rounded up to 4096.
-const AREA_BYTES: usize = 258_048;
+/// Bytes of one keyslot's area: 64 in 4000 stripes, rounded up to 4096.
+pub const AREA_BYTES: usize = 258_048;
 const AREA_USED: usize = KEY_BYTES * STRIPES;
 const AREA_SECTOR: usize = 512;
 const ENCRYPTION: &str = "aes-xts-plain64";

@@ -4,6 +4,7 @@
 //! data_dir/vms/<VM id>/      spec.json record.json            what shall be, what the host did
 //!                            launch-document.json provisioning-data.json trust-bundle.pem release-token paravisor.toml
 //!                            disk.img guest-state.vmgs boot-region.img vars.fd    the paravisor's; ciphertext but vars
+//!                            guest-state.vmgs.*    the paravisor's, for the tenant's recovery key (docs/recovery.md)
 //!                            serial.log events.jsonl qemu-events.jsonl paravisor.log qemu.log
 //! runtime_dir/<VM id>/       *.sock, qemu-events.in
 //! ```

@@ -1,6 +1,6 @@
 //! Report, token, key: what the paravisor does twice at each start and once at a clean stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use aws_lc_rs::encoding::AsDer as _;
@@ -87,6 +87,8 @@ pub struct Attestor {
     pub transfer: TransferKey,
     /// What the VM is configured to be.
     pub configuration: VmConfiguration,
+    /// Fingerprint of the recovery document's key, once it is known.
+    pub recovery: OnceLock<String>,
 }
 
 impl Attestor {
@@ -98,6 +100,7 @@ impl Attestor {
             vm_configuration: json(&self.configuration)?,
             guest_state: GuestStateClaim { vm_id: self.launch.document.vm_id.clone(), generation },
             boot_chain,
+            recovery_document_key: self.recovery.get().cloned(),
             nonce: nonce.clone(),
         };
         let runtime = json(&claims)?.to_string().into_bytes();

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::record::Record;
 use super::recovery::sync_folder_of;
+use super::recovery_document::Publication;
 use super::vars::Approved;
 use crate::failure::Stop;
 
@@ -48,6 +49,9 @@ pub struct Keeper {
     dirty: BTreeSet<FileId>,
     table: Vec<u8>,
     live: bool,
+    /// Whether the durable guest state names a table whose predecessors' slots are still pinned.
+    unsettled: bool,
+    publication: Option<Publication>,
     basis: Option<[u8; 32]>,
     /// The boot that the volume key is sealed to now.
     pub sealed: Option<Prediction>,
@@ -72,6 +76,8 @@ impl Keeper {
             dirty,
             table,
             live: false,
+            unsettled: false,
+            publication: None,
             basis: None,
             sealed: None,
         }
@@ -85,14 +91,15 @@ impl Keeper {
         let approved = Approved::parse(approved)?;
         let tpm = state.read(FileId::TpmNvram).ok_or_else(|| missing("TPM state"))?;
         let tpm = Zeroizing::new(tpm.to_vec());
-        let mut region = None;
+        let (mut region, mut table) = (None, Vec::new());
         if let Some(volume) = &record.volume {
-            let table = state.read(FileId::BootRegionTable).ok_or_else(|| missing("boot region table"))?;
+            let named = state.read(FileId::BootRegionTable).ok_or_else(|| missing("boot region table"))?;
             let file = open_file(boot_region)?;
-            region = Some(BootRegion::open(file, state.vm_id(), &volume.region_key, table)?);
+            region = Some(BootRegion::open(file, state.vm_id(), &volume.region_key, named)?);
+            table.extend(named);
         }
         let container = Container::Open(Box::new(state));
-        let (dirty, table) = (BTreeSet::new(), Vec::new());
+        let dirty = BTreeSet::new();
         Ok(Self {
             container,
             region,
@@ -102,6 +109,8 @@ impl Keeper {
             dirty,
             table,
             live: false,
+            unsettled: false,
+            publication: None,
             basis: None,
             sealed: None,
         })
@@ -165,6 +174,7 @@ impl Keeper {
     fn write(&mut self, generation: Option<u64>) -> Result<(), Stop> {
         self.flush_region()?;
         if self.dirty.is_empty() && generation.is_none() {
+            self.settle();
             return Ok(());
         }
         let changes = self.changes()?;
@@ -178,10 +188,41 @@ impl Keeper {
         }
         let table_written = self.dirty.contains(&FileId::BootRegionTable);
         self.dirty.clear();
-        if let Some(region) = self.region.as_mut().filter(|_| table_written) {
+        self.unsettled |= table_written;
+        if let Some(publication) = self.publication.as_mut().filter(|_| table_written || generation.is_some())
+        {
+            publication.outdate();
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Lets the recovery document follow what was committed; only then may slots that older tables name be used again. The
+    /// commit stands whatever comes of this: an error here must not make anybody repeat it.
+    fn settle(&mut self) {
+        if let Err(stop) = self.publish() {
+            let failure = stop.failure();
+            tracing::error!(code = failure.code, what = failure.actual, "the recovery document is behind");
+            return;
+        }
+        if let Some(region) = self.region.as_mut().filter(|_| std::mem::take(&mut self.unsettled)) {
             region.committed();
         }
-        Ok(())
+    }
+
+    /// Publishes the recovery document from now on; at once, if a guest state was written.
+    pub fn publish_to(&mut self, publication: Publication) -> Result<(), Stop> {
+        self.publication = Some(publication);
+        self.publish()
+    }
+
+    fn publish(&mut self) -> Result<(), Stop> {
+        match (&self.container, self.publication.as_mut(), &self.record.volume) {
+            (Container::Open(state), Some(publication), Some(volume)) => {
+                publication.bring_up(state, volume, &self.table)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn flush_region(&mut self) -> Result<(), BootRegionError> {

@@ -20,6 +20,7 @@ pub mod owner;
 pub mod provision;
 pub mod record;
 pub mod recovery;
+pub mod recovery_document;
 pub mod release;
 pub mod reopen;
 pub mod rules;

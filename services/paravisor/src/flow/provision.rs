@@ -16,6 +16,7 @@ use sealed_disk::secret::{Passphrase, Secret};
 use super::keeper::{Container, Keeper, new_file};
 use super::launch::{Launch, malformed};
 use super::record::{AkRecord, Record, VolumeRecord};
+use super::recovery_document::{DocumentKey, Publication};
 use super::vars::{self, Approved};
 use super::world::Observer;
 use super::{launch, recovery};
@@ -39,6 +40,7 @@ pub fn begin(launch: &Launch, config: &ParavisorConfig, kek: Kek) -> Result<Keep
         approved_options: String::new(),
         lowest_version: String::new(),
         recovery: None,
+        document_key: None,
     });
     let record = Record { version: 1, ak: AkRecord::default(), volume };
     let container =
@@ -64,9 +66,9 @@ pub fn make_disk(
         });
     };
     let recovery = Passphrase::of_secret(&Secret::<32>::random());
-    volume.recovery = recovery::wrap(launch, layout.header_start, &recovery)?;
+    volume.document_key = DocumentKey::make(launch)?;
     let mut keyslots = vec![passphrase_of(&volume.secret)];
-    keyslots.extend(volume.recovery.is_some().then_some(recovery));
+    keyslots.extend(volume.document_key.is_some().then(|| recovery.clone()));
     let header = Format {
         uuid: volume.uuid,
         volume_key: &volume.key,
@@ -75,6 +77,8 @@ pub fn make_disk(
         sector_size: SectorSize::B4096,
     };
     let header = header.write().map_err(|error| malformed("LUKS2 header", &chain(&error)))?;
+    let mac = volume.document_key.as_ref().map(|key| key.mac(&header));
+    volume.recovery = recovery::wrap(launch, layout.header_start, &recovery, mac)?;
     let region = new_file(&config.boot_region)?;
     let mut region = BootRegion::create(region, launch.vm_id, layout.spans(), &volume.region_key)?;
     let job = Job {
@@ -93,7 +97,7 @@ pub fn make_disk(
         recovery::publish(&config.guest_state, text)?;
     }
     keeper.region = Some(region);
-    Ok(())
+    keeper.publish_to(Publication::new(&config.guest_state, layout.header_start))
 }
 
 fn not_provisioned(error: ProvisionError) -> Stop {

@@ -7,6 +7,7 @@ use vtpm::key::RsaPublic;
 use zeroize::Zeroizing;
 
 use super::launch::malformed;
+use super::recovery_document::DocumentKey;
 use crate::failure::Stop;
 
 /// Content of [`sealed_disk::guest_state::FileId::Record`], as JSON.
@@ -57,6 +58,9 @@ pub struct VolumeRecord {
     pub lowest_version: String,
     /// The recovery passphrase, wrapped to the tenant's recovery key; text of the public recovery file.
     pub recovery: Option<String>,
+    /// Key of the recovery document; VMs of before have none until their next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_key: Option<DocumentKey>,
 }
 
 impl Record {

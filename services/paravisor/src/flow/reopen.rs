@@ -14,6 +14,7 @@ use super::launch::Launch;
 use super::provision::size_refused;
 use super::record::VolumeRecord;
 use super::recovery;
+use super::recovery_document::{self, Publication};
 use super::world::Observer;
 use crate::disk::hole;
 use crate::failure::Stop;
@@ -34,7 +35,7 @@ pub fn open(
     kek: &Kek,
     observer: &dyn Observer,
 ) -> Result<Keeper, Stop> {
-    let keeper = Keeper::open(locked.unlock(kek)?, &config.boot_region)?;
+    let mut keeper = Keeper::open(locked.unlock(kek)?, &config.boot_region)?;
     if let Some(region) = &keeper.region {
         region.verify()?;
     }
@@ -59,6 +60,9 @@ pub fn open(
         if let Some(text) = &volume.recovery {
             recovery::publish(&config.guest_state, text)?;
         }
+        recovery_document::ensure_key(&mut keeper, launch)?;
+        // Before anything is written: a crash may have left a document whose slots are free now.
+        keeper.publish_to(Publication::new(&config.guest_state, layout.header_start))?;
     }
     Ok(keeper)
 }

@@ -1,6 +1,6 @@
 //! A start from the first check to the guest's first instruction, and what is done with the running VM.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use internal_api::paravisor::{ParavisorConfig, Step};
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use super::launch::Launch;
 use super::owner::{GuestReports, Owner, lock};
 use super::provision;
 use super::record::VolumeRecord;
+use super::recovery_document;
 use super::reopen;
 use super::world::{Observer, SecureProcessor, Services, TpmFactory, reach, step};
 use crate::disk::BlockDevice;
@@ -84,12 +85,16 @@ pub fn start(world: World) -> Result<Running, Stop> {
     }
     step(told, Step::Seal, || front.seal())?;
     let file = open_file(&config.disk)?;
+    recovery_document::claim_disk(&file)?;
     let disk: Arc<dyn BlockDevice> = match expected {
         Some(_) => Arc::new(OsDisk::new(layout, file, Arc::clone(&keeper), Arc::clone(&observer))),
         None => Arc::new(PlainDisk::new(file, config.disk_bytes)),
     };
     let attested = step(told, Step::AdvanceGeneration, || {
         let mut keeper = lock(&keeper);
+        if let Some(fingerprint) = recovery_document::fingerprint_of(&keeper.record, attestor.launch.vm_id) {
+            attestor.recovery.get_or_init(|| fingerprint);
+        }
         keeper.write_generation(generation + 1)?;
         reach("after writing a start's generation");
         attestor.advance(generation + 1, keeper.sealed.as_ref())
@@ -113,6 +118,7 @@ fn check(world: &World, transfer: PendingTransferKey) -> Result<(Attestor, Arc<C
         services: (world.services)(&launch)?,
         processor: Arc::clone(&world.processor),
         transfer: transfer.wait()?,
+        recovery: OnceLock::new(),
         launch,
     };
     Ok((attestor, Arc::new(drive)))

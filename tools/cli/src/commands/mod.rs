@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod attestation;
+pub mod disk;
 pub mod down;
 pub mod image;
 pub mod key;

@@ -26,6 +26,7 @@ use public_api::keys::{
     KeyAttributes, KeyBundle, KeyEncryption, KeyHsm, KeyHsmHeader, KeyReleaseParameters, ReleasePayload,
     ReleaseRequestEcho, ReleaseResponse,
 };
+use sealed_disk::guest_state::Kek;
 use snp::report::Report;
 use vtpm::public_area::RsaArea;
 
@@ -61,6 +62,11 @@ fn key(second: bool) -> &'static [u8] {
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
         key.as_der().unwrap().as_ref().to_vec()
     })
+}
+
+/// The VM's key, as it is released.
+pub fn kek() -> Kek {
+    Kek::from_pkcs8(key(false)).unwrap()
 }
 
 /// The service's signing key and its certificate.

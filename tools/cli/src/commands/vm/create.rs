@@ -45,6 +45,9 @@ pub struct Arguments {
     /// cloud-config or script for the first boot.
     #[arg(long)]
     custom_data: Option<PathBuf>,
+    /// RSA public key (PEM) that the disk's recovery passphrase is wrapped to; see docs/recovery.md.
+    #[arg(long, value_name = "PEM")]
+    recovery_key: Option<PathBuf>,
     /// Do not wait until the VM runs.
     #[arg(long)]
     no_wait: bool,
@@ -62,6 +65,9 @@ pub struct Expectation {
     pub security_encryption: String,
     /// Digest of the image's manifest, where this client's catalogue has the image.
     pub image_digest: Option<String>,
+    /// The recovery key that was asked for (PEM).
+    #[serde(default)]
+    pub recovery_key: Option<String>,
     /// Private key file for logins.
     pub ssh_private_key: Option<PathBuf>,
 }
@@ -87,11 +93,15 @@ pub async fn run(arguments: Arguments, profile: &Profile, data_dir: &Path, print
     let login = Login::choose(arguments.ssh_key.as_deref(), data_dir)?;
     let custom_data =
         arguments.custom_data.as_deref().map(std::fs::read).transpose().context("reading --custom-data")?;
+    let recovery_key = arguments.recovery_key.as_deref().map(recovery_key).transpose()?;
     let arm = profile.arm().await?;
     arm.ensure_group(&arguments.resource_group, &profile.location).await?;
     let vm = arm.vm(&arguments.resource_group, &arguments.name);
-    let body = body(&arguments, &arm, profile, &login, custom_data.as_deref());
-    remember(&arguments, &login, custom_data.as_deref(), data_dir)?;
+    let mut body = body(&arguments, &arm, profile, &login, custom_data.as_deref());
+    if let Some(key) = &recovery_key {
+        body["properties"]["casemate"] = json!({"recoveryKey": key});
+    }
+    remember(&arguments, &login, custom_data.as_deref(), recovery_key, data_dir)?;
     let operation = arm.begin(Method::PUT, &vm, Some(&body)).await?;
     if arguments.no_wait {
         printer.note(&format!(
@@ -149,6 +159,16 @@ impl Login {
         let public = std::fs::read_to_string(private.with_extension("pub"))?;
         Ok(Self { public: public.trim().to_owned(), private: Some(private) })
     }
+}
+
+/// The public key for recovery. A private one must not leave the tenant, so it is not even sent to be refused.
+fn recovery_key(path: &Path) -> Result<String> {
+    let pem = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    if pem.starts_with("-----BEGIN PUBLIC KEY-----") && !pem.contains("PRIVATE") {
+        return Ok(pem);
+    }
+    let message = format!("{} is not an RSA public key in PEM (PUBLIC KEY)", path.display());
+    Err(Failure::you(message, "openssl pkey -in private.pem -pubout -out public.pem"))
 }
 
 fn make_key(path: &Path) -> Result<()> {
@@ -210,7 +230,13 @@ fn body(
 }
 
 /// Keeps what was asked for, so that later evidence can be held against it.
-fn remember(arguments: &Arguments, login: &Login, custom_data: Option<&[u8]>, data_dir: &Path) -> Result<()> {
+fn remember(
+    arguments: &Arguments,
+    login: &Login,
+    custom_data: Option<&[u8]>,
+    recovery_key: Option<String>,
+    data_dir: &Path,
+) -> Result<()> {
     /// As `internal_api::launch::ProvisioningData`; the digest is over exactly these bytes.
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -235,6 +261,7 @@ fn remember(arguments: &Arguments, login: &Login, custom_data: Option<&[u8]>, da
         provisioning_digest: sha256_hex(&bytes),
         image_digest: image::digest_of(data_dir, &arguments.image)?,
         security_encryption: arguments.security_encryption.clone(),
+        recovery_key,
         ssh_private_key: login.private.clone(),
     };
     let path = Expectation::path(data_dir, &arguments.resource_group, &arguments.name);

@@ -15,7 +15,7 @@ use crate::printer::Printer;
 use crate::profile::Profile;
 
 /// Resource group of VMs that were created without one.
-const DEFAULT_GROUP: &str = "default";
+pub const DEFAULT_GROUP: &str = "default";
 
 /// Which VM.
 #[derive(Debug, Args)]

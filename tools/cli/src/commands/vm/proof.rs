@@ -53,6 +53,7 @@ pub async fn attest(target: &Target, profile: &Profile, data_dir: &Path, printer
     let mut rows = comparisons(&vm, &verdict);
     let launch = &verdict["claims"]["x-ms-inittime"];
     rows.extend(services(profile, launch)?);
+    rows.push(recovery_key(expectation.as_ref().and_then(|wish| wish.recovery_key.as_deref()), launch));
     rows.extend(expectation.iter().flat_map(|expectation| wishes(expectation, launch)));
     let held = rows.iter().all(|row| row.holds());
     let value =
@@ -112,8 +113,7 @@ fn comparisons(vm: &Value, verdict: &Value) -> Vec<Comparison> {
     ]
 }
 
-/// Whom the VM was launched to trust: the tenant's own services under the tenant's own authority, and no recovery key that
-/// nobody ordered.
+/// Whom the VM was launched to trust: the tenant's own services under the tenant's own authority.
 fn services(profile: &Profile, launch: &Value) -> Result<Vec<Comparison>> {
     let authority =
         std::fs::read(&profile.ca).with_context(|| format!("reading {}", profile.ca.display()))?;
@@ -122,8 +122,16 @@ fn services(profile: &Profile, launch: &Value) -> Result<Vec<Comparison>> {
         line("x-ms-inittime.attestationUrl", &profile.attestation, &launch["attestationUrl"]),
         line("x-ms-inittime.keyId at", &profile.keys, &json!(key_service)),
         line("x-ms-inittime.trustBundleDigest", &sha256_hex(&authority), &launch["trustBundleDigest"]),
-        line("x-ms-inittime.recoveryKey", "none", launch.get("recoveryKey").unwrap_or(&json!("none"))),
     ])
+}
+
+/// The recovery key that was ordered and no other; keys are shown by their digest.
+fn recovery_key(ordered: Option<&str>, launch: &Value) -> Comparison {
+    let shown = |key: Option<&str>| {
+        key.map_or_else(|| "none".to_owned(), |pem| format!("SHA-256 {}", sha256_hex(pem.as_bytes())))
+    };
+    let found = launch.get("recoveryKey").map(text);
+    line("x-ms-inittime.recoveryKey", &shown(ordered), &json!(shown(found.as_deref())))
 }
 
 /// What this client asked for.
