@@ -15,6 +15,7 @@ mod rotate;
 pub(crate) mod schedule;
 mod sign;
 mod state;
+mod succession;
 mod update;
 pub(crate) mod validate;
 

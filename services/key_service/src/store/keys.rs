@@ -127,6 +127,24 @@ pub async fn is_newest(executor: impl SqliteExecutor<'_>, key: &KeyRecord) -> Re
     Ok(newest.as_ref() == Some(&key.version))
 }
 
+/// Whether one version of a name was made after another.
+pub async fn is_later(
+    executor: impl SqliteExecutor<'_>,
+    than: &KeyRecord,
+    key: &KeyRecord,
+) -> Result<bool, StoreError> {
+    let later: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM key_versions a JOIN key_versions b ON b.name = a.name AND b.number > a.number
+         WHERE a.name = ? AND a.version = ? AND b.version = ?",
+    )
+    .bind(&than.name)
+    .bind(&than.version)
+    .bind(&key.version)
+    .fetch_optional(executor)
+    .await?;
+    Ok(later.is_some())
+}
+
 /// The newest version of up to `limit` keys whose names follow `after`, by name.
 pub async fn newest(
     executor: impl SqliteExecutor<'_>,

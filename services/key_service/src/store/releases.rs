@@ -65,7 +65,66 @@ pub async fn has_generations(connection: &mut SqliteConnection, name: &str) -> R
     Ok(found.is_some())
 }
 
-/// Records the generation that is released now.
+/// Whether a VM's guest state can move from one name to another: the other has no newest generation of this VM, or one that
+/// came from the first.
+pub async fn may_join(
+    connection: &mut SqliteConnection,
+    (from, to): (&str, &str),
+    vm_id: &str,
+) -> Result<bool, StoreError> {
+    if from.eq_ignore_ascii_case(to) {
+        return Ok(true);
+    }
+    let from = lineage(connection, from, vm_id).await?.flatten();
+    Ok(match lineage(connection, to, vm_id).await? {
+        None => true,
+        Some(to) => to.is_some() && to == from,
+    })
+}
+
+/// Lets the guest state of a VM move from one name to another: from now on both have the same newest generation.
+pub async fn join(
+    connection: &mut SqliteConnection,
+    (from, to): (&str, &str),
+    vm_id: &str,
+    generation: u64,
+    now: i64,
+) -> Result<(), StoreError> {
+    let lineage = lineage(connection, from, vm_id).await?.flatten();
+    let lineage = lineage.unwrap_or_else(|| from.to_ascii_lowercase());
+    let generation = i64::try_from(generation).map_err(|_| StoreError::Corrupt("generation"))?;
+    for name in [from, to] {
+        sqlx::query(
+            "INSERT INTO generations (name, vm_id, generation, updated, lineage) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (name, vm_id) DO UPDATE SET generation = MAX(generation, excluded.generation),
+             updated = excluded.updated, lineage = excluded.lineage",
+        )
+        .bind(name)
+        .bind(vm_id)
+        .bind(generation)
+        .bind(now)
+        .bind(&lineage)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// The lineage of a VM's row, if there is a row and it has one.
+async fn lineage(
+    connection: &mut SqliteConnection,
+    name: &str,
+    vm_id: &str,
+) -> Result<Option<Option<String>>, StoreError> {
+    let found = sqlx::query_scalar("SELECT lineage FROM generations WHERE name = ? AND vm_id = ?")
+        .bind(name)
+        .bind(vm_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(found)
+}
+
+/// Records the generation that is released now, under every name that the guest state was moved from or to.
 pub async fn record_generation(
     connection: &mut SqliteConnection,
     name: &str,
@@ -82,6 +141,15 @@ pub async fn record_generation(
     .bind(vm_id)
     .bind(generation)
     .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "UPDATE generations SET generation = MAX(generation, ?1) WHERE vm_id = ?2 AND lineage =
+         (SELECT lineage FROM generations WHERE name = ?3 AND vm_id = ?2)",
+    )
+    .bind(generation)
+    .bind(vm_id)
+    .bind(name)
     .execute(connection)
     .await?;
     Ok(())

@@ -20,5 +20,6 @@ mod refusals;
 mod release;
 mod rotation;
 mod signing_keys;
+mod succession;
 mod support;
 mod types;
