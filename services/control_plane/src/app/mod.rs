@@ -21,6 +21,7 @@ pub mod validation;
 pub mod views;
 pub mod vm;
 pub mod vm_body;
+pub mod vm_keys;
 pub mod vm_references;
 pub mod vm_update;
 pub mod vms;

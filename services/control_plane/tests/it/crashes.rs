@@ -188,6 +188,7 @@ async fn repeating_every_step_changes_nothing() {
         app: app.clone(),
         keys: keys.unwrap(),
         attestation: AttestationService::new(&app).unwrap(),
+        polled: Arc::default(),
         probe: Arc::new(Recorder::default()),
     };
     let before = app.store.vms().await.unwrap();

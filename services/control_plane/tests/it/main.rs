@@ -14,3 +14,4 @@ mod key_double;
 mod lifecycle;
 mod resources;
 mod sign_in;
+mod vm_keys;
