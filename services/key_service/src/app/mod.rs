@@ -15,7 +15,7 @@ mod rotate;
 pub(crate) mod schedule;
 mod sign;
 mod state;
-mod succession;
+pub mod succession;
 mod update;
 pub(crate) mod validate;
 
