@@ -227,7 +227,13 @@ impl FakeServices {
                 key: bundle,
                 succession: parameters.successor.as_ref().map(|next| {
                     let nonce = parameters.nonce.as_deref().unwrap();
-                    succession(self::key(self.number(key_id)), key_id, next, self::key(self.number(next)), nonce)
+                    succession(
+                        self::key(self.number(key_id)),
+                        key_id,
+                        next,
+                        self::key(self.number(next)),
+                        nonce,
+                    )
                 }),
             },
         }
