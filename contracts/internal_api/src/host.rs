@@ -151,6 +151,23 @@ pub struct VmState {
     /// Milliseconds by step of the last start: `fetchImage`, `launch`, `attest`, `release`, `provision`, `qemu`.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub timings: std::collections::BTreeMap<String, u64>,
+    /// The key of its guest state, once the VM has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyState>,
+}
+
+/// What a VM says about its key-encryption key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyState {
+    /// URL of the key that its guest state is under.
+    pub in_use: String,
+    /// Why the key that the launch document names is not in use, after it was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_changed: Option<Failure>,
+    /// Why the VM may no longer have its key: it will be stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Failure>,
 }
 
 /// Where a VM stands on its host.

@@ -27,6 +27,13 @@ pub struct LaunchDocument {
     pub secure_boot: bool,
     /// URL of the key-encryption key with its version, `https://host:port/keys/name/version`.
     pub key_id: String,
+    /// URL of the key of the VM's first start, if `key_id` is another one by now: a guest state that does not say which key
+    /// it is wrapped to is under that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_key_id: Option<String>,
+    /// How a running VM makes sure that it may still have its key; nothing means [`KeyCheck::default`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_check: Option<KeyCheck>,
     /// Base URL of the attestation service.
     pub attestation_url: String,
     /// SHA-256 (hex) of the PEM bundle under which both services' TLS certificates verify.
@@ -34,6 +41,24 @@ pub struct LaunchDocument {
     /// SubjectPublicKeyInfo (PEM) of the tenant's RSA recovery key; the volume's recovery passphrase is wrapped to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_key: Option<String>,
+}
+
+/// How often a running VM asks for its key again, and what it does when it is refused. Only a refusal of the key service
+/// counts: a service that does not answer stops no VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyCheck {
+    /// Seconds between two questions; at least 1.
+    pub interval_seconds: u32,
+    /// Seconds from the first refusal to the end of the VM, if the refusals go on.
+    pub grace_seconds: u32,
+}
+
+impl Default for KeyCheck {
+    /// Every 15 minutes, and five minutes of grace.
+    fn default() -> Self {
+        Self { interval_seconds: 900, grace_seconds: 300 }
+    }
 }
 
 /// `securityEncryptionType` of the OS disk.

@@ -62,6 +62,14 @@ pub enum ControlRequest {
     GuestReset,
     /// A fresh report of the secure processor over the given data, for the metadata service's clients.
     Status,
+    /// Move the guest state to another key while the guest runs. The answer says only that it was heard; what came of it
+    /// is told by [`Event::KeyInUse`] or [`Event::KeyNotChanged`]. The host is believed nothing: the old key must name
+    /// the new one.
+    #[serde(rename_all = "camelCase")]
+    ChangeKey {
+        /// URL of the new key with its version.
+        key_id: String,
+    },
 }
 
 /// Answer to a [`ControlRequest`].
@@ -114,6 +122,27 @@ pub enum Event {
         /// JSON text of the `public_api::attestation::EvidenceBundle`.
         evidence: String,
     },
+    /// The guest state is durable under this key.
+    #[serde(rename_all = "camelCase")]
+    KeyInUse {
+        /// URL of the key with its version.
+        key_id: String,
+    },
+    /// The guest state stays under its key.
+    #[serde(rename_all = "camelCase")]
+    KeyNotChanged {
+        /// The key that was asked for.
+        key_id: String,
+        /// Why it is not used.
+        failure: Failure,
+    },
+    /// The key service was asked whether the VM may still have its key, and its answer is another one than before.
+    #[serde(rename_all = "camelCase")]
+    KeyCheck {
+        /// Why not; nothing if it may.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
+    },
     /// The guest measured the right volume key into PCR 15.
     VolumeOpened,
     /// The host changed something below the ciphertext; it had no effect.
@@ -154,6 +183,8 @@ pub enum Step {
     EncryptDisk,
     /// PCRs of the boot to come, and the seal.
     Seal,
+    /// The key that follows the one that the guest state is under: named by that one, and released.
+    ChangeKey,
     /// Second release, at the new generation.
     AdvanceGeneration,
 }

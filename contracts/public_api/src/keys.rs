@@ -207,6 +207,40 @@ pub struct KeyReleaseParameters {
     /// How the key is wrapped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enc: Option<KeyEncryption>,
+    /// URL (with version) of the key that shall follow the released one in protecting the caller's guest state. An
+    /// extension of Casemate: the answer then holds a [`KeySuccession`], or the release is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<String>,
+}
+
+/// Tag of a key whose value is the URL of the key that may follow it, with or without a version.
+pub const SUCCESSOR_TAG: &str = "casemate-successor";
+
+/// What a released key says about the key that may follow it: signed by the released key itself, so that it needs no trust
+/// in whoever carried the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct KeySuccession {
+    /// URL of the successor with its version.
+    pub kid: String,
+    /// SHA-256 (hex) of the successor's SubjectPublicKeyInfo.
+    pub public_key_digest: String,
+    /// RSASSA-PSS with SHA-256 by the released key over [`succession_statement`].
+    #[serde(with = "crate::encoding::base64url")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub signature: Vec<u8>,
+}
+
+/// The bytes that a [`KeySuccession`] signs: which key lets which key follow, in the answer to which request.
+pub fn succession_statement(
+    released: &str,
+    successor: &str,
+    public_key_digest: &str,
+    nonce: &str,
+) -> Vec<u8> {
+    let parts = ["casemate-key-succession-1", released, successor, public_key_digest, nonce];
+    serde_json::to_vec(&parts).unwrap_or_default()
 }
 
 /// Answer of `release`: a JWS whose payload is a [`ReleasePayload`].
@@ -249,6 +283,9 @@ pub struct ReleaseRequestEcho {
 pub struct ReleaseResponse {
     /// Bundle whose `key.key_hsm` is base64url of the JSON of [`KeyHsm`].
     pub key: KeyBundle,
+    /// The key that may follow, if the request asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<KeySuccession>,
 }
 
 /// `key_hsm`: OAEP block of the KEK (as long as the modulus), then AES-KWP of the PKCS#8 key (RSA, EC)

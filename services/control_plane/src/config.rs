@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use internal_api::launch::KeyCheck;
 use serde::Deserialize;
 
 /// The whole file.
@@ -44,6 +45,9 @@ pub struct Config {
     pub attestation_audience: String,
     /// The key service.
     pub keys: Keys,
+    /// How running VMs make sure that they may still have their keys; every new launch document says so.
+    #[serde(default)]
+    pub key_check: KeyCheckConfig,
     /// The host interface.
     pub hosts: Hosts,
     /// Tenants, subscriptions, clients.
@@ -67,6 +71,9 @@ pub struct Keys {
     /// The same of managed HSMs.
     #[serde(default)]
     pub managed_hsm_domain: Option<String>,
+    /// How often it is asked for newer versions of the keys of disk encryption sets that follow them.
+    #[serde(default = "default_poll")]
+    pub poll_seconds: u32,
 }
 
 impl Keys {
@@ -91,6 +98,29 @@ impl Keys {
     pub fn named_audiences(&self) -> Vec<String> {
         let domains = [&self.vault_domain, &self.managed_hsm_domain];
         domains.into_iter().flatten().map(|domain| format!("https://{}", self.authority(domain))).collect()
+    }
+}
+
+/// Revocation of the keys of running VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyCheckConfig {
+    /// Seconds between two questions of a VM whether it may still have its key.
+    pub interval_seconds: u32,
+    /// Seconds from the first refusal to the end of the VM.
+    pub grace_seconds: u32,
+}
+
+impl Default for KeyCheckConfig {
+    fn default() -> Self {
+        let KeyCheck { interval_seconds, grace_seconds } = KeyCheck::default();
+        Self { interval_seconds, grace_seconds }
+    }
+}
+
+impl From<KeyCheckConfig> for KeyCheck {
+    fn from(config: KeyCheckConfig) -> Self {
+        Self { interval_seconds: config.interval_seconds, grace_seconds: config.grace_seconds }
     }
 }
 
@@ -197,6 +227,10 @@ pub enum Access {
 
 fn default_attestation_audience() -> String {
     "https://attest.azure.net".to_owned()
+}
+
+fn default_poll() -> u32 {
+    60
 }
 
 fn default_host_timeout() -> u32 {

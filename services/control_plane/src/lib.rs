@@ -129,7 +129,8 @@ pub async fn start(config: Config, probe: Arc<dyn Probe>) -> Result<Running, Sta
     let handles = [Handle::new(), Handle::new()];
     let addresses = [address(&public)?, address(&hosts)?];
     info!(public = %addresses[0], hosts = %addresses[1], "listening");
-    let reconcilers = Reconcilers { app: app.clone(), keys, vaults, attestation, probe };
+    let reconcilers =
+        Reconcilers { app: app.clone(), keys, vaults, attestation, polled: Arc::default(), probe };
     let tasks = vec![
         tokio::spawn(serve("public", public, public_tls, handles[0].clone(), http::router(app.clone()))),
         tokio::spawn(serve("host", hosts, host_tls, handles[1].clone(), http::host_router(app.clone()))),

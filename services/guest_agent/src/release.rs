@@ -47,6 +47,7 @@ pub fn release(
         target: token,
         nonce: Some(nonce.clone()),
         enc: Some(KeyEncryption::RsaAesKeyWrap256),
+        successor: None,
     };
     let answer: KeyReleaseResult = client.post(&url, bearer, &parameters)?;
     let payload = payload(&answer.value)?;

@@ -41,6 +41,9 @@
 //!    last one released (see [`app::generation`]). The transaction uses the token up, moves the generation on and
 //!    writes the log entry; it is on the disk before anything is answered.
 //!
+//! A request that names a `successor` is answered only if the released key's owner lets that key follow it, with a statement
+//! that the released key has signed (see [`app::succession`]); the guest state's generation then goes along.
+//!
 //! The answer is a JWS, signed by an identity that the service makes at its first start. Its root certificate lies in
 //! `release-signing-root.pem` of the data folder, and `/health` shows its SHA-256.
 //!

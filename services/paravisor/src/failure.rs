@@ -214,6 +214,16 @@ impl From<ClientError> for Stop {
                 let Denial { code, claim, expected, actual, rule, remedy } = *denial;
                 Self(Box::new(Failure { code, claim, expected, actual, rule, remedy, transient: false }))
             }
+            ClientError::Status { ref service, status: 404, ref code, .. } if code == "KeyNotFound" => {
+                Self::refused(
+                    "KeyNotFound",
+                    service.clone(),
+                    "the key that the VM's guest state is under",
+                    chain(&error),
+                    "a VM runs only as long as its key's owner keeps the key",
+                    "recover the deleted key, or recover the data with the recovery key",
+                )
+            }
             ClientError::Status { ref service, status, .. } => {
                 let stop = Self::refused(
                     if status >= 500 { "ServiceFailed" } else { "ServiceRefused" },

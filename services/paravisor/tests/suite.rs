@@ -4,6 +4,8 @@
 mod ak_certificate;
 #[path = "suite/attacks.rs"]
 mod attacks;
+#[path = "suite/change_key.rs"]
+mod change_key;
 #[path = "suite/flow.rs"]
 mod flow;
 #[path = "suite/guest_port.rs"]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use internal_api::client::HostClient;
 use internal_api::host::{
-    Accelerator, HostCapacity, Platform, Power, SyncRequest, SyncResponse, VmPhase, VmSpec, VmState,
+    Accelerator, HostCapacity, KeyState, Platform, Power, SyncRequest, SyncResponse, VmPhase, VmSpec, VmState,
 };
 use internal_api::launch::{LaunchDocument, sha256_hex};
 use internal_api::paravisor::Failure;
@@ -57,6 +57,8 @@ pub struct World {
     pub failing: BTreeMap<String, Failure>,
     /// While set, nothing moves on: VMs stay in their phases.
     pub frozen: bool,
+    /// While set, running VMs stay under their keys.
+    pub keys_stay: bool,
     /// How many VMs were removed with their disks.
     pub removed: u64,
 }
@@ -74,6 +76,8 @@ pub struct SimVm {
     pub launches: u64,
     /// Generation that the phase belongs to.
     pub generation: u64,
+    /// Key that its guest state is under.
+    pub key_in_use: Option<String>,
     failure: Option<Failure>,
     evidence_sent: bool,
 }
@@ -192,6 +196,8 @@ impl World {
                 None => drop(self.vms.insert(spec.vm_id.clone(), SimVm::new(spec))),
             }
         }
+        let consents = !self.keys_stay;
+        self.vms.values_mut().for_each(|vm| vm.use_key(consents));
     }
 }
 
@@ -199,7 +205,16 @@ impl SimVm {
     fn new(spec: VmSpec) -> Self {
         let phase = if spec.power == Power::On { VmPhase::Starting } else { VmPhase::Stopped };
         let (generation, restarts) = (spec.generation, spec.restarts);
-        Self { spec, phase, restarts, launches: 0, generation, failure: None, evidence_sent: false }
+        Self {
+            spec,
+            phase,
+            restarts,
+            launches: 0,
+            generation,
+            key_in_use: None,
+            failure: None,
+            evidence_sent: false,
+        }
     }
 
     fn is_moving(&self) -> bool {
@@ -262,7 +277,24 @@ impl SimVm {
             ssh_port: up.then_some(2222),
             evidence,
             timings: if up { [("launch".to_owned(), 1)].into() } else { BTreeMap::new() },
+            key: self.key(),
         }
+    }
+}
+
+impl SimVm {
+    /// A VM that runs moves at once to the key of its newest launch document, unless its owner does not let it.
+    fn use_key(&mut self, consents: bool) {
+        let document: Option<LaunchDocument> = serde_json::from_str(&self.spec.launch_document).ok();
+        if matches!(self.phase, VmPhase::Running | VmPhase::Booted) && (consents || self.key_in_use.is_none())
+        {
+            self.key_in_use = document.map(|document| document.key_id);
+        }
+    }
+
+    fn key(&self) -> Option<KeyState> {
+        let in_use = self.key_in_use.clone()?;
+        Some(KeyState { in_use, not_changed: None, revoked: None })
     }
 }
 

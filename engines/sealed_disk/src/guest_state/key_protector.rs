@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
     OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
 };
@@ -23,7 +24,16 @@ const BYTES: usize = ACTIVE_AT + 4;
 /// The VM's key-encryption key, as the key service released it.
 pub struct Kek {
     private: OaepPrivateDecryptingKey,
-    public: Arc<OaepPublicEncryptingKey>,
+    public: KekPublic,
+}
+
+/// What is kept of a key-encryption key to wrap to it.
+#[derive(Clone)]
+pub(super) struct KekPublic {
+    key: Arc<OaepPublicEncryptingKey>,
+    pub(super) spki: Arc<[u8]>,
+    /// Its name, for whoever opens the state later.
+    pub(super) id: Option<String>,
 }
 
 impl Kek {
@@ -33,13 +43,28 @@ impl Kek {
         if !(2048..=4096).contains(&key.key_size_bits()) {
             return Err(StateError::KekRejected);
         }
-        let public =
-            Arc::new(OaepPublicEncryptingKey::new(key.public_key()).map_err(|_| StateError::KekRejected)?);
+        let public = key.public_key();
+        let spki: PublicKeyX509Der<'_> = public.as_der().map_err(|_| StateError::KekRejected)?;
+        let spki = spki.as_ref().into();
+        let public = OaepPublicEncryptingKey::new(public).map_err(|_| StateError::KekRejected)?;
+        let public = KekPublic { key: Arc::new(public), spki, id: None };
         let private = OaepPrivateDecryptingKey::new(key).map_err(|_| StateError::KekRejected)?;
         Ok(Self { private, public })
     }
 
-    pub(super) fn public(&self) -> Arc<OaepPublicEncryptingKey> {
+    /// The same key under the name that a state wrapped to it shall carry in clear.
+    #[must_use]
+    pub fn named(mut self, id: &str) -> Self {
+        self.public.id = Some(id.to_owned());
+        self
+    }
+
+    /// SubjectPublicKeyInfo of its public part (DER).
+    pub fn spki(&self) -> &[u8] {
+        &self.public.spki
+    }
+
+    pub(super) fn public(&self) -> KekPublic {
         self.public.clone()
     }
 }
@@ -78,11 +103,12 @@ impl KeyProtector {
     }
 
     /// The protector of the next generation: the new key in the other entry, which becomes the one in use.
-    pub(super) fn next(&self, kek: &OaepPublicEncryptingKey, dek: &Secret<32>) -> Self {
+    pub(super) fn next(&self, kek: &KekPublic, dek: &Secret<32>) -> Self {
         let mut next = Self { slots: self.slots, active: self.active.wrapping_add(1) };
         let slot = &mut next.slots[(next.active % 2) as usize];
         slot.fill(0);
-        kek.encrypt(&OAEP_SHA256_MGF1SHA256, dek.expose(), slot, None)
+        kek.key
+            .encrypt(&OAEP_SHA256_MGF1SHA256, dek.expose(), slot, None)
             .expect("OAEP takes 32 bytes and any RSA key");
         next
     }

@@ -4,8 +4,8 @@
 //! *generation*; that opens the metadata key in the header; that the extended file table with one key for each file.
 //! Every write of a file takes a fresh key, every commit a fresh metadata key, every generation a fresh data store key.
 //!
-//! VM id and generation stand in clear in a file of their own, because they are needed before anything can be unlocked;
-//! an encrypted manifest repeats both, with size and digest of every other file, so that files of two states do not mix.
+//! VM id, generation and the name of the key-encryption key stand in clear in a file of their own, because they are needed
+//! before anything can be unlocked; an encrypted manifest repeats them, with size and digest of every other file, so that files of two states do not mix.
 //!
 //! ```text
 //! LockedState::open -- vm id, generation --> unlock(kek) --> GuestState -- commit / advance --> durable
@@ -19,9 +19,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
-use aws_lc_rs::rsa::OaepPublicEncryptingKey;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -36,7 +34,7 @@ mod open;
 mod write;
 
 pub use key_protector::Kek;
-use key_protector::KeyProtector;
+use key_protector::{KekPublic, KeyProtector};
 pub use open::LockedState;
 
 /// The files that callers keep. Numbers below 32 are those of VMGS.
@@ -128,12 +126,15 @@ pub enum StateError {
     Unknown,
 }
 
-/// VM id and generation, in clear.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// VM id, generation and the name of the key-encryption key, in clear.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Identity {
     vm_id: Uuid,
     generation: u64,
+    /// States of former versions name no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
 }
 
 /// What the encrypted manifest says.
@@ -162,7 +163,7 @@ impl Fingerprint {
 pub struct GuestState<S = File> {
     storage: S,
     identity: Identity,
-    kek: Arc<OaepPublicEncryptingKey>,
+    kek: KekPublic,
     dek: Secret<32>,
     protector: KeyProtector,
     durable: Durable,
@@ -209,7 +210,7 @@ impl<S: Storage> GuestState<S> {
         let nowhere = Extent { block: 0, blocks: 0 };
         let mut state = Self {
             storage,
-            identity: Identity { vm_id, generation },
+            identity: Identity { vm_id, generation, key_id: kek.public().id },
             kek: kek.public(),
             dek: Secret::random(),
             protector: KeyProtector::empty(),
@@ -230,6 +231,16 @@ impl<S: Storage> GuestState<S> {
         self.identity.generation
     }
 
+    /// The key-encryption key to which this generation's data store key is wrapped, if that key was named.
+    pub fn key_id(&self) -> Option<&str> {
+        self.identity.key_id.as_deref()
+    }
+
+    /// Whether this is the very key that the state was opened with or moved to, whatever it is called.
+    pub fn is_under(&self, kek: &Kek) -> bool {
+        *self.kek.spki == *kek.spki()
+    }
+
     /// A file's content.
     pub fn read(&self, file: FileId) -> Option<&[u8]> {
         self.durable.files.get(&(file as u8)).map(|stored| stored.content.as_slice())
@@ -237,7 +248,7 @@ impl<S: Storage> GuestState<S> {
 
     /// Makes the changes durable within the same generation, all or none.
     pub fn commit(&mut self, changes: Changes) -> Result<(), StateError> {
-        self.write(changes, self.identity, None)
+        self.write(changes, self.identity.clone(), None)
     }
 
     /// Makes the changes durable as a new, higher generation with a new data store key, all or none.

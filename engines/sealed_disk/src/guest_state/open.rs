@@ -63,6 +63,12 @@ impl<S: Storage> LockedState<S> {
         self.identity.generation
     }
 
+    /// The key that the state says it is wrapped to: which one to ask the key service for. States of former versions name
+    /// none.
+    pub fn key_id(&self) -> Option<&str> {
+        self.identity.key_id.as_deref()
+    }
+
     /// Decrypts and checks everything.
     pub fn unlock(self, kek: &Kek) -> Result<GuestState<S>, StateError> {
         let dek = self.protector.unwrap(kek)?;
@@ -110,7 +116,7 @@ impl<S: Storage> LockedState<S> {
         let what = "manifest";
         let manifest: Manifest =
             parse(&files.get(&MANIFEST).ok_or(StateError::Tampered { what })?.content, what)?;
-        let sealed = manifest.identity;
+        let sealed = &manifest.identity;
         if sealed.vm_id != self.identity.vm_id {
             return Err(StateError::OtherVm { expected: self.identity.vm_id, found: sealed.vm_id });
         }

@@ -36,7 +36,7 @@ impl<S: Storage> GuestState<S> {
     pub(super) fn write_generation(&mut self, changes: Changes, generation: u64) -> Result<(), StateError> {
         let dek = Secret::random();
         let protector = self.protector.next(&self.kek, &dek);
-        let identity = Identity { vm_id: self.identity.vm_id, generation };
+        let identity = Identity { vm_id: self.identity.vm_id, generation, key_id: self.kek.id.clone() };
         self.write(changes, identity, Some(NewKeys { dek, protector }))
     }
 
@@ -53,7 +53,7 @@ impl<S: Storage> GuestState<S> {
             Some(keys) => (&keys.dek, &keys.protector),
             None => (&self.dek, &self.protector),
         };
-        let mut plan = self.plan(changes, identity, protector);
+        let mut plan = self.plan(changes, &identity, protector);
         let metadata_key = Secret::random();
         let tables = plan.add_tables(&metadata_key);
         let mut metadata_keys = [WrappedKey::NONE; 2];
@@ -78,14 +78,14 @@ impl<S: Storage> GuestState<S> {
     }
 
     /// Files that stay, with their places and keys, and the changed ones in free blocks under fresh keys.
-    fn plan(&self, changes: Changes, identity: Identity, protector: &KeyProtector) -> Plan {
+    fn plan(&self, changes: Changes, identity: &Identity, protector: &KeyProtector) -> Plan {
         let mut plan =
             Plan { files: BTreeMap::new(), writes: Vec::new(), blocks: FreeBlocks::new(&self.durable) };
         for (file, content) in changes {
             plan.add_encrypted(file as u8, content);
         }
         plan.add_plain(KEY_PROTECTOR, protector.to_bytes());
-        plan.add_plain(IDENTITY, serde_json::to_vec(&identity).expect("plain values serialise"));
+        plan.add_plain(IDENTITY, serde_json::to_vec(identity).expect("plain values serialise"));
         for (&number, stored) in &self.durable.files {
             if number != MANIFEST && !plan.files.contains_key(&number) {
                 plan.files.insert(number, stored.duplicate());
@@ -93,7 +93,8 @@ impl<S: Storage> GuestState<S> {
         }
         let files =
             plan.files.iter().map(|(&number, stored)| (number, stored.fingerprint.duplicate())).collect();
-        let manifest = serde_json::to_vec(&Manifest { identity, files }).expect("plain values serialise");
+        let manifest = serde_json::to_vec(&Manifest { identity: identity.clone(), files })
+            .expect("plain values serialise");
         plan.add_encrypted(MANIFEST, Zeroizing::new(manifest));
         plan
     }

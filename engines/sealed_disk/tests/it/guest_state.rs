@@ -339,3 +339,64 @@ fn file_table(bytes: &[u8]) -> usize {
     let newest = if number(BLOCK + 16) > number(16) { BLOCK } else { 0 };
     number(newest + 24) as usize * BLOCK
 }
+
+#[test]
+fn a_state_moves_to_another_key_and_names_the_one_it_is_under() {
+    let (old, new) = (new_kek().named("old/1"), new_kek().named("new/1"));
+    let disk = CrashDisk::default();
+    let mut state =
+        GuestState::create(disk.clone(), VM, &old, changes(&[(FileId::Record, b"kept")]), 3).unwrap();
+    assert_eq!(state.key_id(), Some("old/1"));
+    assert!(state.is_under(&old) && !state.is_under(&new));
+    state.set_kek(&new);
+    state.commit(changes(&[(FileId::TpmNvram, &[1; 100])])).unwrap();
+    assert_eq!(state.key_id(), Some("old/1"), "the generation's key stays what it was");
+    assert!(open(disk.durable(), VM, &old).is_ok());
+    state.advance(changes(&[]), 4).unwrap();
+    assert_eq!(state.key_id(), Some("new/1"));
+    let locked = LockedState::open(CrashDisk::holding(disk.durable()), VM).unwrap();
+    assert_eq!((locked.key_id(), locked.generation()), (Some("new/1"), 4));
+    assert_eq!(locked.unlock(&new).unwrap().read(FileId::Record), Some(b"kept".as_slice()));
+    let error = open(disk.durable(), VM, &old).err().unwrap();
+    assert!(matches!(error, StateError::WrongKey), "{error}");
+}
+
+/// At every crash in the middle of a move, exactly one of the two keys opens the state, and it is the one that it names.
+#[test]
+fn a_crash_within_a_move_leaves_the_state_under_the_key_that_it_names() {
+    let (old, new) = (new_kek().named("old/1"), new_kek().named("new/1"));
+    let disk = CrashDisk::default();
+    let mut state =
+        GuestState::create(disk.clone(), VM, &old, changes(&[(FileId::Record, b"kept")]), 3).unwrap();
+    let before = disk.durable();
+    state.set_kek(&new);
+    state.advance(changes(&[]), 4).unwrap();
+    let after = disk.durable();
+    let mut named = std::collections::BTreeSet::new();
+    // The new blocks first, as far as the crash let them come, then the header that makes them count.
+    let blocks = before.len().max(after.len()) / BLOCK;
+    for cut in 0..=blocks {
+        let mut bytes = before.clone();
+        bytes.resize(blocks * BLOCK, 0);
+        for block in (2..blocks).chain(0..2).take(cut) {
+            let range = block * BLOCK..((block + 1) * BLOCK).min(after.len());
+            bytes[range.clone()].copy_from_slice(&after[range]);
+        }
+        let locked = LockedState::open(CrashDisk::holding(bytes.clone()), VM).unwrap();
+        let name = locked.key_id().unwrap().to_owned();
+        let key = if name == "old/1" { &old } else { &new };
+        assert_eq!(open(bytes, VM, key).unwrap().read(FileId::Record), Some(b"kept".as_slice()), "{cut}");
+        named.insert(name);
+    }
+    assert_eq!(named.len(), 2, "the crashes met both");
+}
+
+#[test]
+fn attack_another_keys_name_in_clear_is_refused() {
+    let key = new_kek().named("old/1");
+    let disk = CrashDisk::default();
+    GuestState::create(disk.clone(), VM, &key, changes(&[(FileId::Record, b"kept")]), 3).unwrap();
+    let bytes = replace(disk.durable(), b"\"keyId\":\"old/1\"", b"\"keyId\":\"old/2\"");
+    let error = open(bytes, VM, &key).err().unwrap();
+    assert!(matches!(error, StateError::Tampered { what: "identity" }), "{error}");
+}

@@ -6,8 +6,9 @@ use super::body::{self, compute};
 use super::names::{DISK, Place, VM};
 use super::refusal::{Kind, Refusal};
 use super::vm::WantedPower;
-use super::{ControlPlane, now_millis, time_text};
-use crate::store::{Resource, VmRow};
+use super::vms::{change, refuse_if_deleting};
+use super::{ControlPlane, now_millis, time_text, vm_keys};
+use crate::store::{Resource, Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/disks";
 
@@ -19,12 +20,19 @@ pub async fn get(app: &ControlPlane, place: &Place) -> Result<Value, Refusal> {
     Ok(view(&disk, owner.as_ref()))
 }
 
-/// Replaces a disk's labels.
+/// Replaces a disk's labels, or the key that its VM is under.
 pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value, Refusal> {
     let shaped = body::parse(text, &compute::DISK_UPDATE)?;
     let mut tx = app.store.begin().await?;
-    let disk = tx.resource(&place.key(DISK)).await?;
-    let disk = disk.ok_or_else(|| Refusal::not_found(TYPE, &place.name, &place.group))?;
+    let find = async |tx: &mut Tx| {
+        let disk = tx.resource(&place.key(DISK)).await?;
+        disk.ok_or_else(|| Refusal::not_found(TYPE, &place.name, &place.group))
+    };
+    let disk = find(&mut tx).await?;
+    if let Some(profile) = shaped.pointer("/properties/securityProfile") {
+        change_key(&mut tx, &disk, profile).await?;
+    }
+    let disk = find(&mut tx).await?;
     let mut desired = disk.desired.clone();
     if let Some(tags) = shaped.get("tags") {
         desired["tags"] = tags.clone();
@@ -32,6 +40,16 @@ pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Val
     tx.change_resource(&disk, &desired, true, now_millis()).await?;
     tx.commit().await?;
     get(app, place).await
+}
+
+async fn change_key(tx: &mut Tx, disk: &Resource, profile: &Value) -> Result<(), Refusal> {
+    let Some(mut vm) = tx.vm(&owner_key(disk)).await? else { return Ok(()) };
+    refuse_if_deleting(&vm.resource)?;
+    let set = vm_keys::asked_of_disk(&vm, profile)?;
+    vm.facts = vm_keys::choose(tx, &vm, set.as_deref()).await?;
+    let mut desired = vm.desired.clone();
+    vm_keys::show(&mut desired.properties, &vm.facts);
+    change(tx, &vm, desired, true, Verb::Write).await.map(drop)
 }
 
 /// `PUT` of a disk is refused: it would promise storage that nobody can attach.

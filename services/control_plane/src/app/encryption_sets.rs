@@ -1,21 +1,27 @@
 //! Disk encryption sets: names for tenants' keys.
 //!
-//! The set's key at the time of a VM's creation becomes part of that VM; another key in the set is for later VMs.
+//! A VM is under the key of its set. When the set gets another key, its running VMs move to that one at once and its stopped
+//! ones at their next start, each if the key that it is under lets the new one follow. The change of a set is done when all
+//! running VMs have moved.
 
+use internal_api::host::{VmPhase, VmState};
+use internal_api::paravisor::Failure;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{self, compute};
 use super::groups::open_group;
 use super::names::{self, DES, Place};
+use super::operations::{self, Begun};
 use super::refusal::Refusal;
-use super::{ControlPlane, now_millis, validation, vaults};
-use crate::store::{NewResource, Resource, Tx};
+use super::vm::{VmFacts, WantedPower};
+use super::{ControlPlane, now_millis, time_text, validation, vaults};
+use crate::store::{NewResource, Resource, StoreError, Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/diskEncryptionSets";
 
 /// Creates a set or replaces what it says.
-pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value, Refusal> {
+pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Written, Refusal> {
     names::check_name(TYPE, &place.name, 80)?;
     let shaped = body::parse(text, &compute::DISK_ENCRYPTION_SET)?;
     names::check_location(TYPE, shaped["location"].as_str(), &app.config.region)?;
@@ -25,8 +31,9 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value
     let existing = tx.resource(&place.key(DES)).await?;
     let desired = desired(existing.as_ref(), &shaped)?;
     check_vault(app, &mut tx, &place.subscription, &desired["properties"]).await?;
+    let mut begun = None;
     match &existing {
-        Some(set) => drop(tx.change_resource(set, &desired, true, now_millis()).await?),
+        Some(set) => begun = Some(change(&mut tx, set, desired).await?),
         None => {
             let new = NewResource {
                 id: names::resource_id(&group, TYPE, &place.name),
@@ -42,13 +49,98 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value
             tx.insert_resource(&new, now_millis()).await?;
         }
     }
-    let stored = tx.resource(&place.key(DES)).await?.expect("the row was written in this transaction");
+    written(app, tx, &place.key(DES), begun).await
+}
+
+/// A set as it was written, and the operation that ends when its VMs have moved, if it was there before.
+pub struct Written {
+    /// The set.
+    pub view: Value,
+    /// What to poll.
+    pub begun: Option<Begun>,
+}
+
+async fn written(
+    app: &ControlPlane,
+    mut tx: Tx,
+    key: &str,
+    generation: Option<u64>,
+) -> Result<Written, Refusal> {
+    let stored = tx.resource(key).await?.expect("the row was written in this transaction");
+    let begun = match generation {
+        Some(generation) => {
+            Some(operations::begin(&mut tx, &stored, generation, Verb::Write, now_millis()).await?)
+        }
+        None => None,
+    };
+    let vms = tx.vms().await?;
     tx.commit().await?;
-    Ok(view(app, &stored))
+    Ok(Written { view: view(app, &stored, &vms), begun })
+}
+
+/// Writes what a set wants now. If that is another key, its VMs want it from now on, and the one before is remembered.
+/// Returns the generation.
+pub async fn change(tx: &mut Tx, set: &Resource, mut desired: Value) -> Result<u64, StoreError> {
+    let key = |of: &Value| of["properties"]["activeKey"].clone();
+    let (before, after) = (key(&set.desired), key(&desired));
+    desired["previousKeys"] = set.desired.get("previousKeys").cloned().unwrap_or_else(|| json!([]));
+    for part in ["rotatedAt", "rotationError"] {
+        if desired.get(part).is_none() {
+            desired[part] = set.desired.get(part).cloned().unwrap_or_default();
+        }
+    }
+    if before["keyUrl"] == after["keyUrl"] {
+        return tx.change_resource(set, &desired, true, now_millis()).await;
+    }
+    if let Some(previous) = desired["previousKeys"].as_array_mut() {
+        previous.retain(|key| key["keyUrl"] != after["keyUrl"]);
+        previous.push(before);
+    }
+    let mut moves = false;
+    for vm in tx.vms().await?.iter().filter(|vm| uses(vm, &set.key)) {
+        let facts = VmFacts { tenant_key: after["keyUrl"].as_str().map(str::to_owned), ..vm.facts.clone() };
+        tx.set_facts(&vm.resource.key, &facts).await?;
+        tx.forget_key(&vm.resource.key).await?;
+        moves |= is_up(vm);
+    }
+    tx.change_resource(set, &desired, !moves, now_millis()).await
+}
+
+/// How far the VMs of a set are with the set's key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Not all running ones are under it.
+    Moving,
+    /// All running ones are under it.
+    Done,
+    /// One may not move to it.
+    Refused(Failure),
+}
+
+/// Judges by what the hosts say of the set's running VMs. Those that are off move when they start.
+pub fn progress(vms: &[VmRow], set: &Resource) -> Progress {
+    let wanted = set.desired["properties"]["activeKey"]["keyUrl"].as_str();
+    let mut progress = Progress::Done;
+    for vm in vms.iter().filter(|vm| uses(vm, &set.key) && is_up(vm)) {
+        let key = vm.state.as_ref().and_then(|state| state.key.as_ref());
+        let refusal = key.and_then(|key| key.not_changed.as_ref()).filter(|failure| !failure.transient);
+        match refusal {
+            _ if key.is_some_and(|key| Some(key.in_use.as_str()) == wanted) => {}
+            Some(failure) if vm.key_id.as_deref() == wanted => return Progress::Refused(failure.clone()),
+            _ => progress = Progress::Moving,
+        }
+    }
+    progress
+}
+
+/// Whether a VM's guest runs, or is on its way there, as far as its host has said.
+fn is_up(vm: &VmRow) -> bool {
+    let up = |state: &VmState| matches!(state.phase, VmPhase::Starting | VmPhase::Running | VmPhase::Booted);
+    !vm.resource.deleted && vm.desired.power == WantedPower::Running && vm.state.as_ref().is_some_and(up)
 }
 
 /// Changes labels, identity or key of a set.
-pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Value, Refusal> {
+pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Written, Refusal> {
     let shaped = body::parse(text, &compute::DISK_ENCRYPTION_SET_UPDATE)?;
     let mut tx = app.store.begin().await?;
     let set = tx.resource(&place.key(DES)).await?;
@@ -70,10 +162,8 @@ pub async fn patch(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Val
         check_properties(&desired["properties"])?;
         check_vault(app, &mut tx, &place.subscription, &desired["properties"]).await?;
     }
-    tx.change_resource(&set, &desired, true, now_millis()).await?;
-    let stored = tx.resource(&set.key).await?.expect("the row was read in this transaction");
-    tx.commit().await?;
-    Ok(view(app, &stored))
+    let generation = change(&mut tx, &set, desired).await?;
+    written(app, tx, &set.key, Some(generation)).await
 }
 
 fn desired(existing: Option<&Resource>, shaped: &Value) -> Result<Value, Refusal> {
@@ -95,10 +185,6 @@ fn check_properties(properties: &Value) -> Result<(), Refusal> {
             kind.unwrap_or("EncryptionAtRestWithCustomerKey")
         );
         return Err(Refusal::parameter("properties.encryptionType", message));
-    }
-    if properties["rotationToLatestKeyVersionEnabled"] == json!(true) {
-        let message = "Automatic rotation is not offered: a VM is bound to one version of its key.";
-        return Err(Refusal::parameter("properties.rotationToLatestKeyVersionEnabled", message));
     }
     let target = "properties.activeKey.keyUrl";
     let url = properties["activeKey"]["keyUrl"].as_str();
@@ -157,16 +243,33 @@ pub async fn associated(app: &ControlPlane, place: &Place) -> Result<Vec<String>
     Ok(disks_of(&app.store.vms().await?, &set.key))
 }
 
-fn disks_of(vms: &[crate::store::VmRow], set_key: &str) -> Vec<String> {
-    let uses = |id: &Option<String>| id.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(set_key));
-    vms.iter().filter(|vm| uses(&vm.facts.disk_encryption_set)).map(|vm| vm.facts.disk_id.clone()).collect()
+fn disks_of(vms: &[VmRow], set_key: &str) -> Vec<String> {
+    vms.iter().filter(|vm| uses(vm, set_key)).map(|vm| vm.facts.disk_id.clone()).collect()
 }
 
-/// A set.
-pub fn view(app: &ControlPlane, set: &Resource) -> Value {
+fn uses(vm: &VmRow, set_key: &str) -> bool {
+    vm.facts.disk_encryption_set.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(set_key))
+}
+
+/// A set. `vms` are all of the installation, or at least those that use it.
+pub fn view(app: &ControlPlane, set: &Resource, vms: &[VmRow]) -> Value {
     let mut properties = set.desired["properties"].clone();
-    properties["provisioningState"] = json!("Succeeded");
-    properties["previousKeys"] = json!([]);
+    let mut error = set.desired.get("rotationError").cloned().unwrap_or_default();
+    properties["provisioningState"] = json!(match progress(vms, set) {
+        Progress::Done => "Succeeded",
+        Progress::Moving => "Updating",
+        Progress::Refused(failure) => {
+            error = json!({"code": failure.code, "message": operations::failure_message(&failure)});
+            "Failed"
+        }
+    });
+    properties["previousKeys"] = set.desired.get("previousKeys").cloned().unwrap_or_else(|| json!([]));
+    if let Some(at) = set.desired["rotatedAt"].as_i64() {
+        properties["lastKeyRotationTimestamp"] = json!(time_text(at));
+    }
+    if !error.is_null() {
+        properties["autoKeyRotationError"] = error;
+    }
     let mut identity = set.desired["identity"].clone();
     if identity["type"] == json!("SystemAssigned") {
         identity["principalId"] = json!(set.incarnation);
@@ -186,7 +289,54 @@ pub fn view(app: &ControlPlane, set: &Resource) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use internal_api::host::KeyState;
+
     use super::*;
+    use crate::reconcile::fixtures::{state, vm};
+
+    const SET: &str = "/s/des";
+    const NEW: &str = "https://keys.test/keys/mine/2";
+
+    fn set() -> Resource {
+        let desired = json!({"properties": {"activeKey": {"keyUrl": NEW}}});
+        Resource { key: SET.to_owned(), desired, ..vm("set", 1, 1).resource }
+    }
+
+    /// A VM of the set whose host says that it is in this phase, under this key.
+    fn member(phase: VmPhase, in_use: Option<&str>, not_changed: Option<Failure>) -> VmRow {
+        let mut vm = vm("A", 1, 1);
+        vm.facts.disk_encryption_set = Some(SET.to_uppercase());
+        vm.key_id = Some(NEW.to_owned());
+        let key = in_use.map(|in_use| KeyState { in_use: in_use.to_owned(), not_changed, revoked: None });
+        vm.state = Some(VmState { key, ..state(1, phase) });
+        vm
+    }
+
+    #[test]
+    fn a_set_is_done_when_all_running_vms_have_moved() {
+        let old = Some("https://keys.test/keys/mine/1");
+        let moved = member(VmPhase::Booted, Some(NEW), None);
+        let moving = member(VmPhase::Booted, old, None);
+        let stopped = member(VmPhase::Stopped, old, None);
+        let silent = member(VmPhase::Starting, None, None);
+        let mut foreign = member(VmPhase::Booted, old, None);
+        foreign.facts.disk_encryption_set = Some("/s/other".to_owned());
+        let refusal = crate::reconcile::key_service::refused("k", "not named");
+        let refused = member(VmPhase::Booted, old, Some(refusal.clone()));
+        let passing = Failure { transient: true, ..refusal.clone() };
+        let passing = member(VmPhase::Booted, old, Some(passing));
+        // Its document does not name the new key yet, so the refusal is of an earlier one.
+        let mut stale = refused.clone();
+        stale.key_id = Some("https://keys.test/keys/mine/0".to_owned());
+        let judge = |vms: &[&VmRow]| progress(&vms.iter().copied().cloned().collect::<Vec<_>>(), &set());
+        assert_eq!(judge(&[]), Progress::Done);
+        assert_eq!(judge(&[&moved, &stopped, &foreign]), Progress::Done);
+        assert_eq!(judge(&[&moved, &moving]), Progress::Moving);
+        assert_eq!(judge(&[&silent]), Progress::Moving);
+        assert_eq!(judge(&[&passing]), Progress::Moving);
+        assert_eq!(judge(&[&stale]), Progress::Moving);
+        assert_eq!(judge(&[&moved, &refused]), Progress::Refused(refusal));
+    }
 
     #[test]
     fn only_a_versioned_key_on_https_is_a_key() {

@@ -1,6 +1,7 @@
-//! The launch document, the provisioning data and the release policy of a VM: written once, then only carried.
+//! The launch document, the provisioning data and the release policy of a VM: written once, then only carried; but for the
+//! key, which can change.
 
-use internal_api::launch::{LaunchDocument, ProvisioningData, sha256_hex};
+use internal_api::launch::{KeyCheck, LaunchDocument, ProvisioningData, sha256_hex};
 use public_api::keys::{KeyAttributes, KeyCreateParameters, KeyReleasePolicy};
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ pub struct LaunchInputs<'a> {
     pub attestation_url: &'a str,
     /// PEM bundle of both services.
     pub trust_bundle: &'a str,
+    /// How the running VM makes sure that it may still have its key.
+    pub key_check: KeyCheck,
 }
 
 /// The launch document of a VM.
@@ -46,10 +49,20 @@ pub fn launch_document(inputs: LaunchInputs<'_>) -> LaunchDocument {
         security_encryption: inputs.facts.encryption,
         secure_boot: inputs.facts.secure_boot,
         key_id: inputs.key_id.to_owned(),
+        first_key_id: None,
+        key_check: Some(inputs.key_check),
         attestation_url: inputs.attestation_url.to_owned(),
         trust_bundle_digest: sha256_hex(inputs.trust_bundle.as_bytes()),
         recovery_key: inputs.facts.recovery_key.clone(),
     }
+}
+
+/// The same launch with another key. The key of the VM's first start stays on record in it.
+pub fn with_key(text: &str, key_id: &str) -> Option<String> {
+    let before: LaunchDocument = serde_json::from_str(text).ok()?;
+    let first = before.first_key_id.clone().unwrap_or_else(|| before.key_id.clone());
+    let first_key_id = (first != key_id).then_some(first);
+    Some(launch_text(&LaunchDocument { key_id: key_id.to_owned(), first_key_id, ..before }))
 }
 
 /// The policy under which a platform key is released: to this VM, launched from this image with this provisioning data,

@@ -25,6 +25,7 @@ pub mod vaults;
 pub mod views;
 pub mod vm;
 pub mod vm_body;
+pub mod vm_keys;
 pub mod vm_references;
 pub mod vm_update;
 pub mod vms;

@@ -90,12 +90,28 @@ fn casemate(vm: &VmRow, hosts: &Hosts) -> Value {
         "timings": state.map(|state| &state.timings),
         "milestones": vm.milestones,
         "keyId": vm.key_id,
+        "key": key(vm),
         "imageDigest": vm.facts.image_digest,
         "evidence": vm.evidence_at.map(|at| json!({
             "receivedAt": time_text(at),
             "url": format!("{}/attestationEvidence", vm.resource.id),
         })),
     })
+}
+
+/// The key that the VM shall be under and the one that its guest state is under.
+fn key(vm: &VmRow) -> Value {
+    let told = vm.state.as_ref().and_then(|state| state.key.as_ref());
+    let in_use = told.map(|key| key.in_use.as_str());
+    let state = match (vm.key_id.as_deref(), told) {
+        (_, Some(key)) if key.revoked.is_some() => "revoked",
+        (Some(wanted), Some(key)) if key.in_use != wanted && key.not_changed.is_some() => "refused",
+        (Some(wanted), Some(key)) if key.in_use != wanted => "changing",
+        (_, Some(_)) => "inUse",
+        (_, None) => "unknown",
+    };
+    let failure = told.and_then(|key| key.revoked.as_ref().or(key.not_changed.as_ref()));
+    json!({"wanted": vm.key_id, "inUse": in_use, "state": state, "failure": failure})
 }
 
 fn detail(vm: &VmRow, hosts: &Hosts) -> String {

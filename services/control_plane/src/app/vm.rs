@@ -43,7 +43,8 @@ impl WantedPower {
     }
 }
 
-/// What was fixed at creation. Only a resize replaces `size`, `vcpus` and `memory_mib`.
+/// What was fixed at creation. Only a resize replaces `size`, `vcpus` and `memory_mib`, and only a change of the key the
+/// three members that name it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VmFacts {
@@ -65,10 +66,19 @@ pub struct VmFacts {
     pub disk_id: String,
     /// Id of the disk encryption set that names the tenant's key.
     pub disk_encryption_set: Option<String>,
-    /// Its key's URL at the time of creation.
+    /// The URL of the tenant's key that the VM shall be under; nothing for its platform key.
     pub tenant_key: Option<String>,
+    /// A platform key was wanted once, and goes with the VM.
+    #[serde(default)]
+    pub platform_key: bool,
     /// SubjectPublicKeyInfo (PEM) of the tenant's recovery key.
     pub recovery_key: Option<String>,
+}
+
+/// Name and version in the URL of a key.
+pub fn key_in_url(url: &str) -> Option<(&str, &str)> {
+    let (_, path) = url.split_once("/keys/")?;
+    path.split_once('/').filter(|(name, version)| !name.is_empty() && !version.is_empty())
 }
 
 /// Name of the platform key of a VM in the key service.

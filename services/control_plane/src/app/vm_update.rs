@@ -12,7 +12,7 @@ use super::vm::{VmDesired, VmFacts, WantedPower};
 use super::vm_body::VmProperties;
 use super::vm_references::{check_interfaces, check_os_disk};
 use super::vms::{change, refuse_if_deleting};
-use super::{ControlPlane, body, names};
+use super::{ControlPlane, body, names, vm_keys};
 use crate::store::{Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/virtualMachines";
@@ -31,10 +31,13 @@ pub async fn update(app: &ControlPlane, tx: &mut Tx, vm: VmRow, shaped: &Value) 
     let security = validation::security(&typed)?;
     check_os_disk(&typed)?;
     check_interfaces(tx, &vm.resource.subscription, &typed.network_profile.network_interfaces).await?;
+    let mut vm = vm;
+    vm.facts = vm_keys::choose(tx, &vm, security.disk_encryption_set.as_deref()).await?;
     let resized = resize(tx, &vm, &security).await?;
     if let Some(properties) = merged.as_object_mut() {
         properties.remove("casemate");
     }
+    vm_keys::show(&mut merged, &vm.facts);
     let tags = shaped.get("tags").and_then(Value::as_object).cloned();
     let desired = VmDesired {
         tags: tags.unwrap_or_else(|| vm.desired.tags.clone()),
@@ -71,7 +74,7 @@ const FIXED: [&str; 10] = [
     "storageProfile/osDisk/name",
     "storageProfile/osDisk/createOption",
     "storageProfile/osDisk/diskSizeGB",
-    "storageProfile/osDisk/managedDisk/securityProfile",
+    "storageProfile/osDisk/managedDisk/securityProfile/securityEncryptionType",
     "osProfile/computerName",
     "osProfile/adminUsername",
     "osProfile/linuxConfiguration/ssh",

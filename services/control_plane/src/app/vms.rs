@@ -79,6 +79,7 @@ async fn create(
         secure_boot: security.secure_boot,
         disk_id: disk.id.clone(),
         tenant_key: tenant_key(tx, &group.subscription, security.disk_encryption_set.as_deref()).await?,
+        platform_key: security.disk_encryption_set.is_none(),
         disk_encryption_set: security.disk_encryption_set,
         recovery_key: properties.casemate.recovery_key.clone().map(recovery_key).transpose()?,
     };
@@ -175,12 +176,18 @@ async fn new_disk(
     Ok(NewDisk { id, name })
 }
 
-fn disk_resource(disk: NewDisk, vm: &NewResource, facts: &VmFacts) -> NewResource {
+/// `securityProfile` of the disk's resource.
+pub fn disk_security(facts: &VmFacts) -> Value {
     let security_type = disk_security_type(facts.encryption, facts.disk_encryption_set.is_some());
     let mut security = json!({"securityType": security_type});
     if let Some(set) = &facts.disk_encryption_set {
         security["secureVMDiskEncryptionSetId"] = json!(set);
     }
+    security
+}
+
+fn disk_resource(disk: NewDisk, vm: &NewResource, facts: &VmFacts) -> NewResource {
+    let security = disk_security(facts);
     NewResource {
         id: disk.id,
         kind: DISK,

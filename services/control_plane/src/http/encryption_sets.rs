@@ -10,7 +10,17 @@ use crate::app::refusal::Refusal;
 
 /// `PUT`.
 pub async fn put(app: App, call: Call) -> Result<Response, Refusal> {
-    Ok(reply::ok(&sets::put(&app, &call.place("set"), &call.body).await?))
+    let written = sets::put(&app, &call.place("set"), &call.body).await?;
+    Ok(answer(&app, &call, &written))
+}
+
+/// 200 with the set, and how to follow its VMs' move to another key.
+fn answer(app: &App, call: &Call, written: &sets::Written) -> Response {
+    let response = reply::ok(&written.view);
+    match &written.begun {
+        Some(begun) => reply::follow(app, call, begun, response),
+        None => response,
+    }
 }
 
 /// `GET`.
@@ -20,12 +30,13 @@ pub async fn get(app: App, call: Call) -> Result<Response, Refusal> {
     let set = set.ok_or_else(|| {
         Refusal::not_found("Microsoft.Compute/diskEncryptionSets", &place.name, &place.group)
     })?;
-    Ok(reply::ok(&sets::view(&app, &set)))
+    Ok(reply::ok(&sets::view(&app, &set, &app.store.vms().await?)))
 }
 
 /// `PATCH`.
 pub async fn patch(app: App, call: Call) -> Result<Response, Refusal> {
-    Ok(reply::ok(&sets::patch(&app, &call.place("set"), &call.body).await?))
+    let written = sets::patch(&app, &call.place("set"), &call.body).await?;
+    Ok(answer(&app, &call, &written))
 }
 
 /// `DELETE`.
@@ -39,16 +50,16 @@ pub async fn list_group(app: App, call: Call) -> Result<Response, Refusal> {
     if app.store.resource(&key).await?.is_none() {
         return Err(Refusal::no_group(call.parameter("group")));
     }
-    let found = app.store.resources_in(&key).await?;
-    Ok(reply::list(
-        found.iter().filter(|resource| resource.kind == DES).map(|set| sets::view(&app, set)).collect(),
-    ))
+    let (found, vms) = (app.store.resources_in(&key).await?, app.store.vms().await?);
+    let sets = found.iter().filter(|resource| resource.kind == DES);
+    Ok(reply::list(sets.map(|set| sets::view(&app, set, &vms)).collect()))
 }
 
 /// List of a subscription.
 pub async fn list_all(app: App, call: Call) -> Result<Response, Refusal> {
     let found = app.store.resources_of(DES, &call.parameter("sub").to_ascii_lowercase()).await?;
-    Ok(reply::list(found.iter().map(|set| sets::view(&app, set)).collect()))
+    let vms = app.store.vms().await?;
+    Ok(reply::list(found.iter().map(|set| sets::view(&app, set, &vms)).collect()))
 }
 
 /// `GET .../associatedResources`: ids of disks.

@@ -5,7 +5,8 @@ use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::response::Response;
 
 use super::{App, Call, reply};
-use crate::app::names::VM;
+use crate::app::encryption_sets;
+use crate::app::names::{DES, VM};
 use crate::app::operations::{Outcome, failure_refusal, look_up, status_body};
 use crate::app::refusal::{Kind, Refusal};
 use crate::app::views::{self, Hosts};
@@ -59,6 +60,9 @@ async fn result(
                 || reply::empty(StatusCode::NO_CONTENT),
                 |vm| reply::ok(&views::vm(&vm, &hosts, false)),
             ))
+        }
+        (Outcome::Succeeded, Verb::Write, Some(resource)) if resource.kind == DES => {
+            Ok(reply::ok(&encryption_sets::view(app, resource, &app.store.vms().await?)))
         }
         (Outcome::Succeeded, ..) => Ok(reply::empty(StatusCode::OK)),
     }

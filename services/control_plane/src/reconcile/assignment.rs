@@ -1,6 +1,7 @@
 //! A VM with a key and a host gets its launch document, and so becomes one of the host's assignments.
 //!
-//! The document is written once. Everything that the VM's evidence will show is in it or hashed by it.
+//! The document is written once; only another key changes it later ([`super::key_change`]). Everything that the VM's evidence
+//! will show is in it or hashed by it.
 
 use super::{PassError, Reconcilers};
 use crate::app::launch::{LaunchInputs, launch_document, launch_text};
@@ -32,6 +33,7 @@ async fn assign(reconcilers: &Reconcilers, vm: &VmRow) -> Result<(), PassError> 
         key_id,
         attestation_url: &app.config.attestation_url,
         trust_bundle: &app.trust_bundle,
+        key_check: app.config.key_check.into(),
     });
     reconcilers.probe.at("before noting the launch document")?;
     let mut tx = app.store.begin().await?;

@@ -27,7 +27,8 @@ pub fn plan(vm: &VmRow) -> Option<Step> {
         let host = vm.host.as_deref().unwrap_or("?");
         return Some(Step::AwaitHost(format!("waiting for host {host} to remove the VM and its disk")));
     }
-    let platform_key = vm.facts.tenant_key.is_none().then(|| platform_key_name(&vm.vm_id));
+    let had_one = vm.facts.tenant_key.is_none() || vm.facts.platform_key;
+    let platform_key = had_one.then(|| platform_key_name(&vm.vm_id));
     Some(Step::Remove { platform_key })
 }
 
@@ -121,5 +122,8 @@ mod tests {
         vm.absent = true;
         vm.facts.tenant_key = Some("https://keys.test/keys/mine/1".into());
         assert_eq!(plan(&vm), Some(Step::Remove { platform_key: None }));
+        // It was under a key of ours before the tenant took it under its own.
+        vm.facts.platform_key = true;
+        assert_eq!(plan(&vm), Some(Step::Remove { platform_key: Some("vm-a".into()) }));
     }
 }

@@ -50,6 +50,7 @@ pub fn vm(name: &str, vcpus: u32, memory_mib: u64) -> VmRow {
             disk_id: String::new(),
             disk_encryption_set: None,
             tenant_key: None,
+            platform_key: false,
             recovery_key: None,
         },
         provisioning_data: String::new(),
@@ -97,5 +98,6 @@ pub fn state(generation: u64, phase: VmPhase) -> VmState {
         ssh_port: None,
         evidence: None,
         timings: BTreeMap::new(),
+        key: None,
     }
 }

@@ -1,14 +1,16 @@
-//! The key service as reconcilers need it: a key is there, a key is gone. Both can be asked for any number of times.
+//! The key service as reconcilers need it: a key is there, may be followed by another, is the newest, is gone. All can be asked
+//! for any number of times.
 
 use std::path::Path;
 use std::time::Duration;
 
 use internal_api::paravisor::Failure;
 use public_api::client::{ClientError, Connection, KEYS_API_VERSION, KeyClient};
-use public_api::keys::{KeyBundle, KeyCreateParameters};
-use serde_json::Value;
+use public_api::keys::{KeyBundle, KeyCreateParameters, SUCCESSOR_TAG};
+use serde_json::{Value, json};
 
 use crate::app::now_seconds;
+use crate::app::vm::key_in_url;
 use crate::config::{Keys, read_text};
 use crate::identity::TokenAuthority;
 
@@ -22,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct KeyService {
     connection: Connection,
     tokens: TokenAuthority,
+    url: String,
     tenant: String,
     audience: String,
 }
@@ -44,7 +47,8 @@ impl KeyService {
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let ca = read_text(Path::new(&keys.ca))?;
         let connection = Connection::new(&keys.url, &ca, TIMEOUT)?;
-        Ok(Self { connection, tokens, tenant: tenant.to_owned(), audience: keys.audience.clone() })
+        let url = keys.url.trim_end_matches('/').to_owned();
+        Ok(Self { connection, tokens, url, tenant: tenant.to_owned(), audience: keys.audience.clone() })
     }
 
     fn client(&self) -> KeyClient {
@@ -73,6 +77,34 @@ impl KeyService {
         if policy(&bundle) != wanted_policy(parameters) {
             return Err(KeyTrouble::Permanent(Box::new(foreign_key(name))));
         }
+        bundle.key.kid.ok_or_else(|| KeyTrouble::Transient(format!("the key service gave {name} no id")))
+    }
+
+    /// Makes sure that a key's owner, who is this control plane, lets another key follow it.
+    pub async fn let_follow(&self, url: &str, successor: &str) -> Result<(), KeyTrouble> {
+        let Some((name, version)) = key_in_url(url) else {
+            return Err(KeyTrouble::Permanent(Box::new(refused(url, "it is no key's URL"))));
+        };
+        let client = self.client();
+        let bundle = client.key(name, version).await.map_err(|error| trouble(name, &error))?;
+        let mut tags = bundle.tags;
+        if tags.insert(SUCCESSOR_TAG.to_owned(), successor.to_owned()).as_deref() == Some(successor) {
+            return Ok(());
+        }
+        let path = format!("/keys/{name}/{version}?api-version={KEYS_API_VERSION}");
+        let body = json!({"tags": tags});
+        let sent = client.0.send(reqwest::Method::PATCH, &path, Some(&body)).await;
+        sent.map(drop).map_err(|error| trouble(name, &error))
+    }
+
+    /// The newest version of a key of this service, by the URL of any of its versions.
+    pub async fn newest(&self, url: &str) -> Result<String, KeyTrouble> {
+        let ours = url.starts_with(&format!("{}/keys/", self.url));
+        let Some((name, _)) = key_in_url(url).filter(|_| ours) else {
+            let text = format!("{url} is not a key of {}, the key service of this installation", self.url);
+            return Err(KeyTrouble::Permanent(Box::new(refused(url, &text))));
+        };
+        let bundle = self.client().key(name, "").await.map_err(|error| trouble(name, &error))?;
         bundle.key.kid.ok_or_else(|| KeyTrouble::Transient(format!("the key service gave {name} no id")))
     }
 
@@ -120,7 +152,7 @@ fn trouble(name: &str, error: &ClientError) -> KeyTrouble {
     }
 }
 
-pub(super) fn refused(name: &str, text: &str) -> Failure {
+pub(crate) fn refused(name: &str, text: &str) -> Failure {
     Failure {
         code: "PlatformKeyRefused".to_owned(),
         claim: format!("key {name} for the VM's guest state"),

@@ -7,6 +7,9 @@
 //! accepted --vm_key--> key --placement--> host --assignment--> launch document --(host)--> running
 //! deleted  --(host confirms absence)--> absent --deletion--> key deleted, rows removed
 //!
+//! another key wanted --key_change--> launch document names it --(host)--> the VM moves to it
+//! encryption set: newer version of its key --encryption_set--> its VMs want it; all running ones moved --encryption_set--> done
+//!
 //! host reports its chip --host_collateral--> the attestation service has the chip's certificate
 //! attestation provider: accepted --attestation_provider--> ready; deleted --attestation_provider--> row removed
 //! vault: accepted, or who may do what changed --vault--> told to the key service; deleted --vault--> row removed
@@ -16,9 +19,11 @@ pub mod assignment;
 pub mod attestation_provider;
 pub mod attestation_service;
 pub mod deletion;
+pub mod encryption_set;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod host_collateral;
+pub mod key_change;
 pub mod key_service;
 pub mod placement;
 pub mod vault;
@@ -89,6 +94,8 @@ pub struct Reconcilers {
     pub vaults: VaultService,
     /// The attestation service.
     pub attestation: AttestationService,
+    /// When the key service was last asked for newer versions of keys.
+    pub polled: Arc<encryption_set::Polled>,
     /// Where tests interrupt.
     pub probe: Arc<dyn Probe>,
 }
@@ -96,7 +103,9 @@ pub struct Reconcilers {
 impl Reconcilers {
     /// Runs every reconciler once.
     pub async fn pass(&self) -> Result<(), PassError> {
+        encryption_set::run(self).await?;
         vm_key::run(self).await?;
+        key_change::run(self).await?;
         placement::run(self).await?;
         assignment::run(self).await?;
         attestation_provider::run(self).await?;

@@ -30,10 +30,15 @@ pub fn plan(vm: &VmRow, attestation_url: &str, development: bool) -> Option<Step
     if let Some(url) = &vm.facts.tenant_key {
         return Some(Step::UseTenantKey(url.clone()));
     }
+    let parameters = Box::new(platform_key(vm, attestation_url, development));
+    Some(Step::EnsurePlatformKey { name: platform_key_name(&vm.vm_id), parameters })
+}
+
+/// How a VM's platform key is made.
+pub fn platform_key(vm: &VmRow, attestation_url: &str, development: bool) -> KeyCreateParameters {
     let policy =
         launch::release_policy(&vm.vm_id, &vm.facts, &vm.provisioning_data, attestation_url, development);
-    let parameters = Box::new(launch::key_parameters(&policy, &vm.vm_id));
-    Some(Step::EnsurePlatformKey { name: platform_key_name(&vm.vm_id), parameters })
+    launch::key_parameters(&policy, &vm.vm_id)
 }
 
 /// Runs once over all VMs.

@@ -207,6 +207,36 @@ impl Tx {
         Ok(())
     }
 
+    /// Gives a VM another key, with the launch document that names it. `false` if the document is not the one that was read.
+    pub async fn replace_key(
+        &mut self,
+        vm: &VmRow,
+        key_id: &str,
+        document: &str,
+    ) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "UPDATE vms SET key_id = ?, launch_document = ? WHERE key = ? AND launch_document = ?",
+        )
+        .bind(key_id)
+        .bind(document)
+        .bind(&vm.resource.key)
+        .bind(vm.launch_document.as_deref())
+        .execute(self.connection())
+        .await
+        .map_err(sql("writing another key"))?;
+        Ok(result.rows_affected() == 1)
+    }
+
+    /// Forgets the key of a VM that was not assigned yet: it gets the one that is wanted now.
+    pub async fn forget_key(&mut self, key: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE vms SET key_id = NULL WHERE key = ? AND launch_document IS NULL")
+            .bind(key)
+            .execute(self.connection())
+            .await
+            .map_err(sql("forgetting a key"))?;
+        Ok(())
+    }
+
     /// Notes what a VM waits for.
     pub async fn set_waiting(&mut self, key: &str, waiting: &str) -> Result<(), StoreError> {
         self.set("UPDATE vms SET waiting = ? WHERE key = ?", waiting, key).await

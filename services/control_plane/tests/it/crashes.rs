@@ -190,6 +190,7 @@ async fn repeating_every_step_changes_nothing() {
         keys: keys.unwrap(),
         vaults: VaultService::new(&app).unwrap(),
         attestation: AttestationService::new(&app).unwrap(),
+        polled: Arc::default(),
         probe: Arc::new(Recorder::default()),
     };
     let before = app.store.vms().await.unwrap();

@@ -24,6 +24,7 @@ fn state(vm_id: &str, generation: u64, phase: VmPhase) -> VmState {
         ssh_port: None,
         evidence: None,
         timings: std::collections::BTreeMap::new(),
+        key: None,
     }
 }
 

@@ -14,7 +14,7 @@ use axum_server::Handle;
 use public_api::denial::ErrorBody;
 use public_api::encoding::from_base64_any;
 use public_api::jwk::Jwk;
-use public_api::keys::{KeyBundle, KeyCreateParameters};
+use public_api::keys::{KeyBundle, KeyCreateParameters, KeyUpdateParameters};
 use serde_json::Value;
 
 /// The double's memory and switches.
@@ -39,6 +39,7 @@ pub fn serve(keys: Arc<Keys>, tls: rustls::ServerConfig) -> (SocketAddr, Handle<
     let router = Router::new()
         .route("/keys/{name}/create", post(create))
         .route("/keys/{name}/", get(read))
+        .route("/keys/{name}/{version}", get(read_version).patch(update))
         .route("/keys/{name}", axum::routing::delete(remove))
         .with_state(keys);
     tokio::spawn(control_plane::http::serve(listener, tls, handle.clone(), router));
@@ -95,6 +96,43 @@ async fn read(State(keys): State<Arc<Keys>>, Path(name): Path<String>, headers: 
         Some(bundle) => Json(bundle).into_response(),
         None => error(StatusCode::NOT_FOUND, "KeyNotFound"),
     }
+}
+
+/// The double keeps one version of a name.
+async fn read_version(
+    State(keys): State<Arc<Keys>>,
+    Path((name, version)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refusal) = refuse(&keys, &headers) {
+        return refusal;
+    }
+    match keys.keys.lock().unwrap().get(&name).filter(|bundle| is_version(bundle, &version)) {
+        Some(bundle) => Json(bundle).into_response(),
+        None => error(StatusCode::NOT_FOUND, "KeyNotFound"),
+    }
+}
+
+async fn update(
+    State(keys): State<Arc<Keys>>,
+    Path((name, version)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(change): Json<KeyUpdateParameters>,
+) -> Response {
+    if let Some(refusal) = refuse(&keys, &headers) {
+        return refusal;
+    }
+    match keys.keys.lock().unwrap().get_mut(&name).filter(|bundle| is_version(bundle, &version)) {
+        Some(bundle) => {
+            bundle.tags = change.tags.unwrap_or_default();
+            Json(&*bundle).into_response()
+        }
+        None => error(StatusCode::NOT_FOUND, "KeyNotFound"),
+    }
+}
+
+fn is_version(bundle: &KeyBundle, version: &str) -> bool {
+    bundle.key.kid.as_ref().is_some_and(|kid| kid.ends_with(&format!("/{version}")))
 }
 
 async fn remove(State(keys): State<Arc<Keys>>, Path(name): Path<String>, headers: HeaderMap) -> Response {

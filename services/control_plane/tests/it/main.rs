@@ -16,3 +16,4 @@ mod lifecycle;
 mod resources;
 mod sign_in;
 mod vaults;
+mod vm_keys;

@@ -62,6 +62,20 @@ pub struct Record {
     pub ssh_port: Option<u16>,
     /// Milliseconds by step of the last start.
     pub timings: BTreeMap<String, u64>,
+    /// The key that the guest state was last said to be under.
+    pub key_in_use: Option<String>,
+    /// The key that a running paravisor was asked to move to.
+    pub key_asked: Option<KeyAsked>,
+}
+
+/// A key that was asked for, and when it may be asked for again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyAsked {
+    /// URL of the key.
+    pub key_id: String,
+    /// Unix milliseconds before which it is not asked for again.
+    pub retry_at: u64,
 }
 
 /// A fault and when to try again.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use internal_api::paravisor::{ControlRequest, Failure, ParavisorConfig};
 
 use super::control;
-use super::dir::{Fault, Record};
+use super::dir::{Fault, KeyAsked, Record};
 use super::plan::{Action, ParavisorState, wants_on};
 use super::watch::{ParavisorSeen, ParavisorWatch};
 use super::{PARAVISOR_CONFIG, PARAVISOR_EVENTS, Vm};
@@ -19,6 +19,8 @@ use crate::{failure, image};
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long the paravisor may take to write everything down.
 const STOP_MILLIS: u64 = 30_000;
+/// How long a paravisor is given to move to another key, and the pause after a refusal.
+const KEY_PAUSE: u64 = 15_000;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: u64 = 60_000;
 /// After this much time without a fault the pauses start anew.
@@ -34,6 +36,7 @@ impl Vm {
                 self.keep()
             }
             Action::Launch => self.launch().await,
+            Action::ChangeKey(key_id) => self.change_key(key_id).await,
             Action::TellReset => self.tell_reset().await,
             Action::StartQemu => self.start_qemu().await,
             Action::PowerDown => self.power_down().await,
@@ -211,6 +214,37 @@ impl Vm {
         control::ask(&self.dir.socket("control.sock"), &ControlRequest::GuestReset).await?;
         self.record.reset_pending = false;
         self.keep()
+    }
+
+    /// What comes of it is in the paravisor's events. A paravisor that does not take the request keeps its guest running.
+    async fn change_key(&mut self, key_id: &str) -> Result<(), Box<Failure>> {
+        let retry_at = now() + KEY_PAUSE;
+        self.record.key_asked = Some(KeyAsked { key_id: key_id.to_owned(), retry_at });
+        self.keep()?;
+        let request = ControlRequest::ChangeKey { key_id: key_id.to_owned() };
+        if let Err(failure) = control::ask(&self.dir.socket("control.sock"), &request).await {
+            tracing::warn!(
+                vm = self.spec.vm_id,
+                actual = failure.actual,
+                "the paravisor was not told of its new key"
+            );
+        }
+        Ok(())
+    }
+
+    /// Remembers which key the guest state is under, also for the time when nobody says so.
+    pub(super) fn note_key(&mut self, in_use: Option<&String>) {
+        if in_use.is_none() || self.record.key_in_use.as_ref() == in_use {
+            return;
+        }
+        self.record.key_in_use = in_use.cloned();
+        if let Err(failure) = self.keep() {
+            tracing::error!(
+                vm = self.spec.vm_id,
+                actual = failure.actual,
+                "the key in use could not be noted"
+            );
+        }
     }
 
     /// A paravisor that cannot be told is ended: its state is safe against that at any time.

@@ -175,6 +175,7 @@ impl Vm {
         if seen.qemu == QemuSeen::Running {
             self.serve_metadata();
         }
+        self.note_key(seen.key_in_use.as_ref());
         plan(self.wanted.then_some(&self.spec), &self.record, &seen)
     }
 
@@ -202,7 +203,8 @@ impl Vm {
             (Some(false), None) if seen.stopped => ParavisorState::Stopped,
             (Some(false), None) => ParavisorState::Died,
         };
-        Observed { qemu, paravisor, now: now() }
+        let key_in_use = seen.key_in_use.clone();
+        Observed { qemu, paravisor, key_in_use, now: now() }
     }
 
     fn report(&mut self) -> VmState {

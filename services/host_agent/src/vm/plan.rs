@@ -11,6 +11,7 @@
 //! One step at a time: the caller executes it, observes and plans again. A crash anywhere is a re-run.
 
 use internal_api::host::{Power, VmSpec};
+use internal_api::launch::LaunchDocument;
 use internal_api::paravisor::Failure;
 
 use super::dir::Record;
@@ -24,6 +25,8 @@ pub struct Observed {
     pub qemu: QemuSeen,
     /// The paravisor.
     pub paravisor: ParavisorState,
+    /// The key that the guest state is under, if the paravisor said it.
+    pub key_in_use: Option<String>,
     /// Unix milliseconds.
     pub now: u64,
 }
@@ -65,6 +68,8 @@ pub enum Action {
     Settle,
     /// Get the image, write the launch files, get a launch context, start the paravisor.
     Launch,
+    /// Ask the paravisor to move the guest state to this key.
+    ChangeKey(String),
     /// Tell the paravisor that the guest was reset.
     TellReset,
     /// Start QEMU.
@@ -98,6 +103,7 @@ impl Action {
             Self::Rest => "rest",
             Self::Settle => "settle",
             Self::Launch => "launch",
+            Self::ChangeKey(_) => "change-key",
             Self::TellReset => "tell-reset",
             Self::StartQemu => "start-qemu",
             Self::PowerDown => "power-down",
@@ -152,7 +158,7 @@ fn plan_running(spec: &VmSpec, record: &Record, seen: &Observed) -> Action {
         return Action::EndQemu;
     }
     if wants_on(spec, record) && !wants_restart(spec, record) {
-        return if record.reached == spec.generation { Action::Rest } else { Action::Settle };
+        return if record.reached == spec.generation { plan_key(spec, record, seen) } else { Action::Settle };
     }
     match record.stop_deadline {
         None => Action::PowerDown,
@@ -161,6 +167,23 @@ fn plan_running(spec: &VmSpec, record: &Record, seen: &Observed) -> Action {
         Some(_) if record.press_again_at.is_some_and(|at| seen.now >= at) => Action::PowerDown,
         Some(_) => Action::Rest,
     }
+}
+
+/// The launch document of the next start may name another key than the one in use: then the running guest moves to it.
+fn plan_key(spec: &VmSpec, record: &Record, seen: &Observed) -> Action {
+    let wanted =
+        wanted_key(spec).filter(|wanted| seen.key_in_use.as_ref().is_some_and(|used| used != wanted));
+    let Some(wanted) = wanted else { return Action::Rest };
+    let asked = record.key_asked.as_ref();
+    match asked.is_some_and(|asked| asked.key_id == wanted && seen.now < asked.retry_at) {
+        true => Action::Rest,
+        false => Action::ChangeKey(wanted),
+    }
+}
+
+/// The key that the launch document names.
+pub fn wanted_key(spec: &VmSpec) -> Option<String> {
+    serde_json::from_str(&spec.launch_document).ok().map(|document: LaunchDocument| document.key_id)
 }
 
 fn plan_ended(spec: &VmSpec, record: &Record, reason: Option<Shutdown>) -> Action {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use internal_api::host::{VmPhase, VmSpec, VmState};
+use internal_api::host::{KeyState, VmPhase, VmSpec, VmState};
 use internal_api::paravisor::Step;
 
 use super::dir::Record;
-use super::plan::{Observed, ParavisorState, QemuSeen, wants_on};
+use super::plan::{Observed, ParavisorState, QemuSeen, wanted_key, wants_on};
 use super::watch::ParavisorSeen;
 
 /// The state of the VM that `spec` (or, when it shall be gone, its last spec) describes.
@@ -31,7 +31,16 @@ pub fn state(
         ssh_port: record.ssh_port.filter(|_| matches!(phase, VmPhase::Running | VmPhase::Booted)),
         evidence: paravisor.evidence.clone(),
         timings: timings(record, paravisor),
+        key: key(spec, record, paravisor),
     }
+}
+
+fn key(spec: &VmSpec, record: &Record, paravisor: &ParavisorSeen) -> Option<KeyState> {
+    let in_use = paravisor.key_in_use.as_ref().or(record.key_in_use.as_ref())?.clone();
+    let wanted = wanted_key(spec);
+    let not_changed = paravisor.key_not_changed.as_ref().filter(|(key, _)| wanted.as_ref() == Some(key));
+    let not_changed = not_changed.map(|(_, failure)| failure.clone());
+    Some(KeyState { in_use, not_changed, revoked: paravisor.key_revoked.clone() })
 }
 
 fn phase(on: bool, spec: &VmSpec, record: &Record, seen: &Observed, paravisor: &ParavisorSeen) -> VmPhase {
@@ -62,6 +71,9 @@ fn detail(phase: VmPhase, wanted: bool, record: &Record, paravisor: &ParavisorSe
             (None, None) => "getting the image and the launch context".to_owned(),
         },
         VmPhase::Running => "the guest is booting".to_owned(),
+        VmPhase::Booted if paravisor.key_revoked.is_some() => {
+            "running; its key was revoked, and it will be stopped".to_owned()
+        }
         VmPhase::Booted => match paravisor.tampering.last() {
             Some(what) => format!("running; the host's storage was tampered with: {what}"),
             None => "running".to_owned(),
@@ -89,6 +101,7 @@ fn words(step: Step) -> &'static str {
         Step::ProvisionTpm => "making the vTPM",
         Step::EncryptDisk => "encrypting the OS disk",
         Step::Seal => "sealing the disk key",
+        Step::ChangeKey => "getting the key that follows",
         Step::AdvanceGeneration => "advancing the generation of the guest state",
     }
 }
@@ -99,7 +112,7 @@ fn timings(record: &Record, paravisor: &ParavisorSeen) -> BTreeMap<String, u64> 
     for (step, millis) in &paravisor.millis {
         let kind = match step {
             Step::CheckLaunch | Step::Attest => "attest",
-            Step::ReleaseKey | Step::AdvanceGeneration => "release",
+            Step::ReleaseKey | Step::ChangeKey | Step::AdvanceGeneration => "release",
             Step::OpenState | Step::ProvisionTpm | Step::EncryptDisk | Step::Seal => "provision",
         };
         *timings.entry(kind.to_owned()).or_default() += millis;
@@ -124,7 +137,7 @@ mod tests {
     use crate::vm::test_spec;
 
     fn seen(qemu: QemuSeen, paravisor: ParavisorState) -> Observed {
-        Observed { qemu, paravisor, now: 0 }
+        Observed { qemu, paravisor, key_in_use: None, now: 0 }
     }
 
     #[test]
@@ -169,6 +182,30 @@ mod tests {
         let report = state(&spec, true, &record, &seen, &ParavisorSeen::default());
         assert_eq!((report.phase, report.generation), (VmPhase::Failed, spec.generation));
         assert_eq!(report.failure.expect("a failure").code, "DiskFull");
+    }
+
+    #[test]
+    fn the_key_is_told_with_why_it_is_not_the_wanted_one() {
+        let spec = test_spec();
+        let seen = seen(QemuSeen::Running, ParavisorState::Ready);
+        let key =
+            |record: &Record, paravisor: &ParavisorSeen| state(&spec, true, record, &seen, paravisor).key;
+        let quiet = ParavisorSeen::default();
+        assert_eq!(key(&Record::default(), &quiet), None);
+        let noted = Record { key_in_use: Some("old".to_owned()), ..Record::default() };
+        assert_eq!(key(&noted, &quiet).expect("a key").in_use, "old");
+        let failure = *failure::lasting("SuccessorNotNamed", "c", "e", "a", "r");
+        let refused = |asked: &str| {
+            let key_not_changed = Some((asked.to_owned(), failure.clone()));
+            let said = ParavisorSeen { key_in_use: Some("old".to_owned()), key_not_changed, ..quiet.clone() };
+            key(&noted, &said).expect("a key").not_changed
+        };
+        assert_eq!(refused("https://kv/keys/k/1"), Some(failure.clone()));
+        assert_eq!(refused("https://kv/keys/k/0"), None, "nobody asks for that one any more");
+        let revoked = ParavisorSeen { key_revoked: Some(failure.clone()), volumes_opened: 1, ..quiet };
+        let report = state(&spec, true, &noted, &seen, &revoked);
+        assert_eq!(report.key.expect("a key").revoked, Some(failure));
+        assert!(report.detail.contains("revoked"), "{}", report.detail);
     }
 
     #[test]

@@ -58,6 +58,12 @@ pub struct ParavisorSeen {
     pub refused: Option<Failure>,
     /// Stopped cleanly.
     pub stopped: bool,
+    /// The key that the guest state is under.
+    pub key_in_use: Option<String>,
+    /// The key that was asked for last and is not used, and why.
+    pub key_not_changed: Option<(String, Failure)>,
+    /// Why the VM may no longer have its key.
+    pub key_revoked: Option<Failure>,
     /// Milliseconds by step.
     pub millis: BTreeMap<Step, u64>,
 }
@@ -90,6 +96,14 @@ impl ParavisorSeen {
             Event::Progress { done, total } => self.progress = Some((done, total)),
             Event::Ready { evidence, .. } => (self.ready, self.evidence) = (true, Some(evidence)),
             Event::Evidence { evidence } => self.evidence = Some(evidence),
+            Event::KeyInUse { key_id } => {
+                (self.key_in_use, self.key_not_changed) = (Some(key_id), None);
+            }
+            Event::KeyNotChanged { key_id, failure } => {
+                tracing::warn!(key_id, code = failure.code, "the guest state stays under its key");
+                self.key_not_changed = Some((key_id, failure));
+            }
+            Event::KeyCheck { failure } => self.key_revoked = failure,
             Event::VolumeOpened => self.volumes_opened += 1,
             Event::TamperingSeen { what } => {
                 tracing::warn!(what, "the paravisor saw tampering");
@@ -158,6 +172,7 @@ mod tests {
             r#"{"event":"ready","generation":1,"evidence":"{}"}"#,
             "not an event",
             r#"{"event":"evidence","evidence":"{\"a\":1}"}"#,
+            r#"{"event":"keyInUse","keyId":"https://kv/keys/k/1"}"#,
         ] {
             writeln!(file, "{line}").expect("write");
         }
@@ -166,6 +181,7 @@ mod tests {
         assert!(watch.seen.ready);
         assert_eq!(watch.seen.evidence.as_deref(), Some("{\"a\":1}"));
         assert_eq!(watch.seen.millis[&Step::Seal], 3);
+        assert_eq!(watch.seen.key_in_use.as_deref(), Some("https://kv/keys/k/1"));
     }
 
     #[test]

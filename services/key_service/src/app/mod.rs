@@ -19,6 +19,7 @@ mod rotate;
 pub(crate) mod schedule;
 mod sign;
 pub(crate) mod state;
+mod succession;
 mod update;
 pub(crate) mod validate;
 

@@ -12,14 +12,15 @@ use public_api::attestation::CLAIM_TRUST_ROOT;
 use public_api::decision_log::Decision;
 use public_api::encoding::to_base64url;
 use public_api::keys::{
-    KeyEncryption, KeyHsm, KeyReleaseParameters, KeyReleaseResult, ReleasePayload, ReleaseRequestEcho,
-    ReleaseResponse,
+    KeyEncryption, KeyHsm, KeyReleaseParameters, KeyReleaseResult, KeySuccession, ReleasePayload,
+    ReleaseRequestEcho, ReleaseResponse,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::custody::{TokenKey, family};
 use super::keys::KeyRef;
+use super::succession::{self, Successor};
 use super::{AppError, AppState, generation, operate, reach};
 use crate::crypto::wrap::{self, TargetKey};
 use crate::store::keys::{self, Among, KeyRecord};
@@ -51,6 +52,8 @@ struct Facts {
     generation: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     wrapped_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    successor: Option<String>,
 }
 
 /// A token that may have the key, as far as can be said without the database.
@@ -61,6 +64,7 @@ struct Grant {
     token: String,
     forget: i64,
     guest_state: Option<GuestState>,
+    successor: Option<Successor>,
 }
 
 /// Why there is no grant.
@@ -88,7 +92,8 @@ impl AppState {
         let enc = parameters.enc.unwrap_or_default();
         let mut facts =
             Facts { operation: "release", caller: caller.id().to_owned(), enc, ..Facts::default() };
-        let grant = match self.grant(&record, &parameters.target, &mut facts).await {
+        facts.successor = parameters.successor.as_deref().map(shown);
+        let grant = match self.grant(&record, &parameters, &mut facts).await {
             Ok(grant) => grant,
             Err(NoGrant::Denied(denial)) => {
                 return Err(self.refuse(&self.kid(&record), denial, json(&facts)).await);
@@ -96,7 +101,14 @@ impl AppState {
             Err(NoGrant::Failed(error)) => return Err(error),
         };
         let (grant, wrapped) = self.wrapped(&record, grant, enc).await?;
-        let payload = self.payload(&record, &wrapped, enc, parameters.nonce, api_version);
+        let succession = match &grant.successor {
+            Some(successor) => Some(self.succession(&record, successor).await?),
+            None => None,
+        };
+        let payload = ReleasePayload {
+            request: self.echo(&record, enc, parameters.nonce, api_version),
+            response: self.response(&record, &wrapped, succession),
+        };
         reach("before recording a release");
         let recorded = self
             .record_release(record, key.version.clone(), grant, &facts)
@@ -106,15 +118,21 @@ impl AppState {
         Ok(KeyReleaseResult { value: self.signer.sign(&payload, &recorded) })
     }
 
-    async fn grant(&self, record: &KeyRecord, token: &str, facts: &mut Facts) -> Result<Grant, NoGrant> {
+    async fn grant(
+        &self,
+        record: &KeyRecord,
+        parameters: &KeyReleaseParameters,
+        facts: &mut Facts,
+    ) -> Result<Grant, NoGrant> {
         let policy = releasable(record)?;
         let policy =
             ReleasePolicy::parse(policy).map_err(|error| NoGrant::Failed(AppError::Policy(error)))?;
-        let evidence =
-            self.common.authorities.verify(token, self.now()).await.map_err(|error| match error {
+        let evidence = self.common.authorities.verify(&parameters.target, self.now()).await.map_err(
+            |error| match error {
                 TokenError::Refused(denial) => NoGrant::Denied(denial),
                 unavailable => NoGrant::Failed(AppError::IssuerUnavailable(unavailable)),
-            })?;
+            },
+        )?;
         note(&evidence, facts);
         let token_id = evidence.token_id()?.to_owned();
         let root = evidence.trust_root()?;
@@ -126,6 +144,7 @@ impl AppState {
         facts.wrapped_to = Some(target.kid.clone());
         facts.generation = guest_state.as_ref().map(|state| state.generation);
         let until = evidence.token().expires().min(evidence.token().issued_at() + MAX_AGE);
+        let successor = self.successor(parameters).await.map_err(NoGrant::Failed)?;
         Ok(Grant {
             decision,
             target,
@@ -133,6 +152,7 @@ impl AppState {
             token: token_id,
             forget: until + REMEMBER,
             guest_state,
+            successor,
         })
     }
 
@@ -190,20 +210,26 @@ impl AppState {
         Ok((grant, wrapped?.map_err(AppError::Key)?))
     }
 
-    fn payload(
+    fn echo(
         &self,
         record: &KeyRecord,
-        wrapped: &KeyHsm,
         enc: KeyEncryption,
         nonce: Option<String>,
         api_version: &str,
-    ) -> ReleasePayload {
-        let kid = self.kid(record);
+    ) -> ReleaseRequestEcho {
+        ReleaseRequestEcho { api_version: api_version.to_owned(), enc, kid: self.kid(record), nonce }
+    }
+
+    fn response(
+        &self,
+        record: &KeyRecord,
+        wrapped: &KeyHsm,
+        succession: Option<KeySuccession>,
+    ) -> ReleaseResponse {
         let mut key = self.bundle(record);
         let wrapped = serde_json::to_vec(wrapped).expect("the wrapping has only string keys");
         key.key.key_hsm = Some(to_base64url(&wrapped));
-        let request = ReleaseRequestEcho { api_version: api_version.to_owned(), enc, kid, nonce };
-        ReleasePayload { request, response: ReleaseResponse { key } }
+        ReleaseResponse { key, succession }
     }
 
     /// Uses the token up, moves the generation on and writes the log entry: all of it, or a recorded refusal.
@@ -246,8 +272,18 @@ async fn settle(
     if releases::is_used(connection, &grant.issuer, &grant.token).await? {
         return Ok(Err(replayed(&grant.token)));
     }
+    let succession = current.as_ref().zip(grant.successor.as_ref());
+    if let Some((old, successor)) = succession {
+        let permitted = succession::permit(connection, old, successor, grant.guest_state.as_ref()).await?;
+        if permitted.is_err() {
+            return Ok(permitted);
+        }
+    }
     if let Err(denial) = advance(connection, &record.name, grant.guest_state.as_ref(), now).await? {
         return Ok(Err(denial));
+    }
+    if let Some((old, successor)) = succession {
+        succession::join(connection, old, successor, grant.guest_state.as_ref(), now).await?;
     }
     releases::use_up(connection, &grant.issuer, &grant.token, grant.forget).await?;
     Ok(Ok(()))

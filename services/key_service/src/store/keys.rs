@@ -137,6 +137,21 @@ pub async fn is_newest<'c>(reader: impl Into<Reader<'c>>, key: &KeyRecord) -> Re
     Ok(newest.as_ref() == Some(&key.version))
 }
 
+/// Whether one version of a name was made after another.
+pub async fn is_later<'c>(
+    reader: impl Into<Reader<'c>>,
+    than: &KeyRecord,
+    key: &KeyRecord,
+) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT EXISTS (SELECT 1 FROM key_versions a
+         JOIN key_versions b ON b.name = a.name AND b.number > a.number
+         WHERE a.name = $1 AND a.version = $2 AND b.version = $3)";
+    on!(reader, |executor| {
+        let later = sqlx::query_scalar(SQL).bind(folded(&than.name)).bind(&than.version).bind(&key.version);
+        Ok(later.fetch_one(executor).await?)
+    })
+}
+
 /// The newest version of up to `limit` keys whose names follow `after`, by name.
 pub async fn newest<'c>(
     reader: impl Into<Reader<'c>>,

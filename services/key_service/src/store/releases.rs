@@ -49,7 +49,58 @@ pub async fn has_generations(connection: &mut Connection, name: &str) -> Result<
     })
 }
 
-/// Records the generation that is released now.
+/// Whether a VM's guest state can move from one name to another: the other has no newest generation of this VM, or one that
+/// came from the first.
+pub async fn may_join(
+    connection: &mut Connection,
+    (from, to): (&str, &str),
+    vm_id: &str,
+) -> Result<bool, StoreError> {
+    if from.eq_ignore_ascii_case(to) {
+        return Ok(true);
+    }
+    let from = lineage(connection, from, vm_id).await?.flatten();
+    Ok(match lineage(connection, to, vm_id).await? {
+        None => true,
+        Some(to) => to.is_some() && to == from,
+    })
+}
+
+/// Lets the guest state of a VM move from one name to another: from now on both have the same newest generation.
+pub async fn join(
+    connection: &mut Connection,
+    (from, to): (&str, &str),
+    vm_id: &str,
+    generation: u64,
+    now: i64,
+) -> Result<(), StoreError> {
+    const SQL: &str =
+        "INSERT INTO generations (name, vm_id, generation, updated, lineage) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (name, vm_id) DO UPDATE SET updated = excluded.updated, lineage = excluded.lineage,
+             generation = CASE WHEN generations.generation > excluded.generation
+                 THEN generations.generation ELSE excluded.generation END";
+    let lineage = lineage(connection, from, vm_id).await?.flatten();
+    let lineage = lineage.unwrap_or_else(|| folded(from));
+    let generation = i64::try_from(generation).map_err(|_| StoreError::Corrupt("generation"))?;
+    for name in [from, to] {
+        change!(connection, SQL, folded(name), vm_id, generation, now, &lineage)?;
+    }
+    Ok(())
+}
+
+/// The lineage of a VM's row, if there is a row and it has one.
+async fn lineage(
+    connection: &mut Connection,
+    name: &str,
+    vm_id: &str,
+) -> Result<Option<Option<String>>, StoreError> {
+    const SQL: &str = "SELECT lineage FROM generations WHERE name = $1 AND vm_id = $2";
+    on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(folded(name)).bind(vm_id).fetch_optional(executor).await?)
+    })
+}
+
+/// Records the generation that is released now, under every name that the guest state was moved from or to.
 pub async fn record_generation(
     connection: &mut Connection,
     name: &str,
@@ -62,6 +113,9 @@ pub async fn record_generation(
          ON CONFLICT (name, vm_id) DO UPDATE SET generation = excluded.generation, updated = excluded.updated";
     let generation = i64::try_from(generation).map_err(|_| StoreError::Corrupt("generation"))?;
     change!(connection, SQL, folded(name), vm_id, generation, now)?;
+    const ALONG: &str = "UPDATE generations SET generation = $1 WHERE vm_id = $2 AND generation < $1
+         AND lineage = (SELECT g.lineage FROM generations g WHERE g.name = $3 AND g.vm_id = $2)";
+    change!(connection, ALONG, generation, vm_id, folded(name))?;
     Ok(())
 }
 

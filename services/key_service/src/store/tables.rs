@@ -288,6 +288,8 @@ pub struct Generation {
     pub generation: i64,
     /// When it was released.
     pub updated: i64,
+    /// What the state shares with others of its names.
+    pub lineage: Option<String>,
 }
 
 impl Row for Generation {
@@ -295,7 +297,8 @@ impl Row for Generation {
     const FIRST: Cursor = Cursor::Texts(String::new(), String::new());
 
     fn select(_: Dialect) -> String {
-        "SELECT lower(g.name) AS name, g.vm_id, g.generation, g.updated FROM generations g".to_owned()
+        "SELECT lower(g.name) AS name, g.vm_id, g.generation, g.updated, g.lineage FROM generations g"
+            .to_owned()
     }
 
     fn order(_: Dialect) -> &'static str {
@@ -308,8 +311,8 @@ impl Row for Generation {
 
     async fn insert(&self, to: &mut Connection) -> Result<(), StoreError> {
         const SQL: &str =
-            "INSERT INTO generations (name, vm_id, generation, updated) VALUES ($1, $2, $3, $4)";
-        change!(to, SQL, &self.name, &self.vm_id, self.generation, self.updated)?;
+            "INSERT INTO generations (name, vm_id, generation, updated, lineage) VALUES ($1, $2, $3, $4, $5)";
+        change!(to, SQL, &self.name, &self.vm_id, self.generation, self.updated, &self.lineage)?;
         Ok(())
     }
 }

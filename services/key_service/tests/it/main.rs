@@ -23,6 +23,7 @@ mod refusals;
 mod release;
 mod rotation;
 mod signing_keys;
+mod succession;
 mod support;
 mod types;
 mod vaults;

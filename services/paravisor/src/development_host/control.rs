@@ -84,7 +84,7 @@ fn not_understood(error: &serde_json::Error) -> Stop {
     Stop::refused(
         "ControlRequestUnknown",
         "control request",
-        "one of guestStopped, guestReset, status as a JSON line",
+        "one of guestStopped, guestReset, changeKey, status as a JSON line",
         error.to_string(),
         "unknown requests are errors",
         "use components of the same release",

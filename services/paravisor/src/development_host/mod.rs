@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use std::{fs, io, thread};
 
 use internal_api::paravisor::{ControlRequest, ControlResponse, Event, ParavisorConfig};
@@ -25,6 +26,7 @@ pub use services::HttpServices;
 use self::control::Asker;
 use self::observer::LineWriter;
 use crate::failure::Stop;
+use crate::flow::key_check::{Answer, Next, Watch};
 use crate::flow::start::{Running, World, start};
 use crate::flow::world::{Observer as _, Services, TpmFactory};
 use crate::tpm::engine::{EngineError, TpmEngine};
@@ -59,7 +61,9 @@ pub fn run(config: &ParavisorConfig) -> Ending {
     let observer = Arc::new(LineWriter::new(sender.clone()));
     match begin(config, &observer, &sender) {
         Ok(running) => {
+            let running = Arc::new(running);
             ask_for_certificate(&running);
+            watch_key(&running, &observer);
             serve_host(&running, &observer, &messages)
         }
         Err(stop) => {
@@ -100,6 +104,56 @@ fn ask_for_certificate(running: &Running) {
     let thread = thread::Builder::new().name("ak-certificate".to_owned());
     if let Err(error) = thread.spawn(move || certificate.renew_or_log()) {
         tracing::warn!(%error, "no thread to ask for the attestation key's certificate");
+    }
+}
+
+/// Asks for the key again and again, on a thread of its own, for as long as the process lives.
+fn watch_key(running: &Arc<Running>, observer: &Arc<LineWriter>) {
+    let (running, observer) = (Arc::clone(running), Arc::clone(observer));
+    let thread = thread::Builder::new().name("key-check".to_owned());
+    if let Err(error) = thread.spawn(move || keep_asking(&running, &observer)) {
+        tracing::error!(%error, "no thread to ask for the key again");
+    }
+}
+
+fn keep_asking(running: &Running, observer: &LineWriter) {
+    let begun = Instant::now();
+    let mut watch = Watch::new(running.key_check());
+    let mut pause = watch.first();
+    loop {
+        thread::sleep(pause);
+        let answer = running.check_key();
+        let failure = match &answer {
+            Answer::Revoked(failure) => Some(failure.clone()),
+            Answer::Granted | Answer::Silent => None,
+        };
+        let (next, changed) = watch.heard(answer, begun.elapsed());
+        if changed {
+            observer.event(Event::KeyCheck { failure });
+        }
+        match next {
+            Next::Ask(after) => pause = after,
+            Next::End(failure) => return running.revoke(failure),
+        }
+    }
+}
+
+/// Moves the guest state to another key, on a thread of its own: a reset of the guest does not wait for it.
+fn change_key(running: &Arc<Running>, key_id: &str) {
+    let (running, key_id) = (Arc::clone(running), key_id.to_owned());
+    let thread = thread::Builder::new().name("change-key".to_owned());
+    let spawned = thread.spawn(move || {
+        if let Err(stop) = running.change_key(&key_id) {
+            let failure = stop.failure();
+            tracing::warn!(
+                code = failure.code,
+                actual = failure.actual,
+                "the guest state stays under its key"
+            );
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to change the key");
     }
 }
 
@@ -164,7 +218,7 @@ fn watch_signals(sender: Sender<Message>) -> io::Result<()> {
     Ok(())
 }
 
-fn serve_host(running: &Running, observer: &LineWriter, messages: &Receiver<Message>) -> Ending {
+fn serve_host(running: &Arc<Running>, observer: &LineWriter, messages: &Receiver<Message>) -> Ending {
     for message in messages {
         match message {
             Message::Refused => return Ending::Refused,
@@ -189,8 +243,18 @@ fn serve_host(running: &Running, observer: &LineWriter, messages: &Receiver<Mess
     Ending::Clean
 }
 
-fn obey(running: &Running, observer: &LineWriter, request: &ControlRequest, asker: &Asker) -> Option<Ending> {
+fn obey(
+    running: &Arc<Running>,
+    observer: &LineWriter,
+    request: &ControlRequest,
+    asker: &Asker,
+) -> Option<Ending> {
     match request {
+        ControlRequest::ChangeKey { key_id } => {
+            change_key(running, key_id);
+            asker.reply(ControlResponse::Done);
+            None
+        }
         ControlRequest::Status => {
             asker.reply(ControlResponse::Done);
             None

@@ -20,8 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct HttpServices {
     runtime: Mutex<Runtime>,
     attestation: AttestationClient,
-    vault: Connection,
-    key_path: String,
+    vault: (String, Connection),
+    trust_bundle: String,
     release_token: PathBuf,
 }
 
@@ -31,16 +31,23 @@ impl HttpServices {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Stop::io("starting the HTTP client", &error))?;
         let document = &launch.document;
-        let at = document.key_id.find("/keys/").ok_or_else(|| malformed("keyId", "it is no key's URL"))?;
-        let (vault, path) = document.key_id.split_at(at);
+        let (vault, _) = vault_and_path(&document.key_id)?;
         let connect = |base: &str| Connection::new(base, &launch.trust_bundle, TIMEOUT);
         Ok(Self {
             runtime: Mutex::new(runtime),
             attestation: AttestationClient(connect(&document.attestation_url)?),
-            vault: connect(vault)?,
-            key_path: path.to_owned(),
+            vault: (vault.to_owned(), connect(vault)?),
+            trust_bundle: launch.trust_bundle.clone(),
             release_token,
         })
+    }
+
+    fn vault(&self, base: &str) -> Result<Connection, Stop> {
+        let (known, connection) = &self.vault;
+        if known == base {
+            return Ok(connection.clone());
+        }
+        Ok(Connection::new(base, &self.trust_bundle, TIMEOUT)?)
     }
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, Stop> {
@@ -62,10 +69,17 @@ impl Services for HttpServices {
         self.wait(self.attestation.certify_attestation_key(request)).map(|answer| answer.certificate)
     }
 
-    fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
+    fn release(&self, key_id: &str, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
+        let (vault, path) = vault_and_path(key_id)?;
         let token = std::fs::read_to_string(&self.release_token);
         let token = token.map_err(|error| Stop::io("reading the release token", &error))?;
-        let client = KeyClient(self.vault.clone().with_bearer(token.trim()));
-        self.wait(client.release(&self.key_path, parameters)).map(|answer| answer.value)
+        let client = KeyClient(self.vault(vault)?.with_bearer(token.trim()));
+        self.wait(client.release(path, parameters)).map(|answer| answer.value)
     }
+}
+
+/// The vault's base URL and the key's path in it.
+fn vault_and_path(key_id: &str) -> Result<(&str, &str), Stop> {
+    let at = key_id.find("/keys/").ok_or_else(|| malformed("keyId", "it is no key's URL"))?;
+    Ok(key_id.split_at(at))
 }

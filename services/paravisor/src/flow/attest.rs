@@ -13,12 +13,11 @@ use public_api::attestation::{
 };
 use public_api::encoding::to_base64url;
 use public_api::jwk::Jwk;
-use sealed_disk::guest_state::Kek;
 use serde_json::Value;
 use vtpm::predict::{Loader, Prediction};
 
 use super::launch::{Launch, malformed};
-use super::release;
+use super::release::{self, Released, Wanted};
 use super::world::{Observer, SecureProcessor, Services, step};
 use crate::failure::Stop;
 use crate::tpm::report::{VmConfiguration, report_data};
@@ -73,6 +72,16 @@ pub struct Attested {
     generation: u64,
     /// JSON of the [`EvidenceBundle`].
     pub evidence: String,
+}
+
+/// What is durable: what the key service may be told of.
+pub struct Written {
+    /// The generation.
+    pub generation: u64,
+    /// The key that it is under.
+    pub key_id: String,
+    /// The boot that the volume key is sealed to.
+    pub sealed: Option<Prediction>,
 }
 
 /// Everything that attesting needs; the same for all generations of one start.
@@ -130,23 +139,38 @@ impl Attestor {
         Ok(Attested { token, generation, evidence: json(&bundle)?.to_string() })
     }
 
-    /// The VM's key for a token.
-    pub fn release(&self, attested: &Attested) -> Result<Kek, Stop> {
-        release::release(self.services.as_ref(), &self.launch, &self.transfer, &attested.token)
+    fn release(&self, wanted: Wanted<'_>, attested: &Attested) -> Result<Released, Stop> {
+        release::release(self.services.as_ref(), &self.transfer, wanted, &attested.token)
     }
 
     /// Attests and releases as two steps that the observer sees.
-    pub fn key(&self, observer: &dyn Observer, generation: u64) -> Result<Kek, Stop> {
+    pub(super) fn key(
+        &self,
+        observer: &dyn Observer,
+        wanted: Wanted<'_>,
+        generation: u64,
+    ) -> Result<Released, Stop> {
         let attested = step(observer, Step::Attest, || self.attest(generation, None))?;
-        step(observer, Step::ReleaseKey, || self.release(&attested))
+        step(observer, Step::ReleaseKey, || self.release(wanted, &attested))
+    }
+
+    /// Attests and releases.
+    pub(super) fn ask(
+        &self,
+        wanted: Wanted<'_>,
+        generation: u64,
+        boot: Option<&Prediction>,
+    ) -> Result<(Attested, Released), Stop> {
+        let attested = self.attest(generation, boot.map(boot_chain))?;
+        let released = self.release(wanted, &attested)?;
+        Ok((attested, released))
     }
 
     /// Tells the key service that a generation is written, so that older ones are refused from now on. The key that comes
     /// back is the one in use and is dropped.
-    pub fn advance(&self, generation: u64, boot: Option<&Prediction>) -> Result<Attested, Stop> {
-        let attested = self.attest(generation, boot.map(boot_chain))?;
-        self.release(&attested)?;
-        Ok(attested)
+    pub fn advance(&self, written: &Written) -> Result<Attested, Stop> {
+        let wanted = Wanted { key_id: &written.key_id, successor: None };
+        Ok(self.ask(wanted, written.generation, written.sealed.as_ref())?.0)
     }
 
     /// New evidence for a boot chain that changed, without a key.
@@ -157,6 +181,11 @@ impl Attestor {
 }
 
 impl Attested {
+    /// The event that shows new evidence.
+    pub fn evidence(self) -> Event {
+        Event::Evidence { evidence: self.evidence }
+    }
+
     /// The event that lets the guest start.
     pub fn ready(self) -> Event {
         Event::Ready { generation: self.generation, evidence: self.evidence }

@@ -15,6 +15,8 @@ use uuid::Uuid;
 use vtpm::predict::Prediction;
 use zeroize::Zeroizing;
 
+use super::attest::Written;
+use super::launch::Launch;
 use super::record::Record;
 use super::recovery::sync_folder_of;
 use super::recovery_document::Publication;
@@ -142,6 +144,31 @@ impl Keeper {
         match &self.container {
             Container::New { .. } => 0,
             Container::Open(state) => state.generation(),
+        }
+    }
+
+    /// What is durable now.
+    pub fn written(&self, launch: &Launch) -> Written {
+        let key_id = match &self.container {
+            Container::New { .. } => None,
+            Container::Open(state) => state.key_id(),
+        };
+        let key_id = key_id.unwrap_or(&launch.document.key_id).to_owned();
+        Written { generation: self.generation(), key_id, sealed: self.sealed.clone() }
+    }
+
+    /// Whether the guest state is under this very key, whatever it is called.
+    pub fn is_under(&self, kek: &Kek) -> bool {
+        match &self.container {
+            Container::New { .. } => false,
+            Container::Open(state) => state.is_under(kek),
+        }
+    }
+
+    /// The generations to come are for this key.
+    pub fn change_key(&mut self, kek: &Kek) {
+        if let Container::Open(state) = &mut self.container {
+            state.set_kek(kek);
         }
     }
 

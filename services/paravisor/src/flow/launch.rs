@@ -93,7 +93,8 @@ fn check_form(document: &LaunchDocument) -> Result<(), Stop> {
     if document.vm_id != document.vm_id.to_uppercase() {
         return Err(malformed("launch document", "vmId is not in upper case"));
     }
-    for url in [&document.key_id, &document.attestation_url] {
+    let services = [&document.key_id, &document.attestation_url];
+    for url in services.into_iter().chain(&document.first_key_id) {
         if !url.starts_with("https://") {
             return Err(malformed("launch document", "a service's address does not begin with https://"));
         }

@@ -7,6 +7,8 @@
 //!       │
 //!       ├─ while the guest boots: a certificate for the attestation key, if it has none or an old one
 //!       ├─ reset: seal for the next boot, same generation
+//!       ├─ another key: release(g+1, next key) ─► release next key ─► write state as g+2 under it ─► release(g+2)
+//!       ├─ every quarter of an hour: release(g+1), to hear whether the tenant has revoked the key
 //!       └─ stop:  write state as g+2 ─► release(g+2)
 //! ```
 //! Nothing of a first start exists before its one commit: a crash before it is a first start again, a crash after it a
@@ -14,7 +16,9 @@
 
 pub mod ak_certificate;
 pub mod attest;
+pub mod change_key;
 pub mod keeper;
+pub mod key_check;
 pub mod launch;
 pub mod owner;
 pub mod provision;

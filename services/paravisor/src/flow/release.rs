@@ -1,7 +1,9 @@
 //! The key service's answer: a JWS around the key, which is wrapped to the transfer key.
 //!
 //! The answer's signature is checked with the certificate that comes with it, for its integrity only: that it comes from
-//! the tenant's key service is TLS under the trust bundle, which HOST_DATA binds. Wrapping as in Key Vault's
+//! the tenant's key service is TLS under the trust bundle, which HOST_DATA binds. The host writes the launch document and
+//! so chooses the bundle: nothing but the key itself counts when a guest state is opened or moved to another key
+//! ([`super::change_key`]). Wrapping as in Key Vault's
 //! `RSA_AES_KEY_WRAP_256`: RSA-OAEP-256 of an AES key (one modulus long), then AES key wrap with padding (RFC 5649) of the
 //! PKCS#8 key.
 
@@ -9,14 +11,13 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
 use aws_lc_rs::rsa::OAEP_SHA256_MGF1SHA256;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use public_api::encoding::{from_base64_any, to_base64url};
-use public_api::keys::{KeyEncryption, KeyHsm, KeyReleaseParameters, ReleasePayload};
+use public_api::keys::{KeyEncryption, KeyHsm, KeyReleaseParameters, KeySuccession, ReleasePayload};
 use sealed_disk::guest_state::Kek;
 use serde::Deserialize;
 use x509_cert::der::Decode as _;
 use zeroize::Zeroizing;
 
 use super::attest::TransferKey;
-use super::launch::Launch;
 use super::world::Services;
 use crate::failure::Stop;
 
@@ -27,27 +28,50 @@ struct Header {
     x5c: Vec<String>,
 }
 
+/// Which key is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its URL with the version.
+    pub(super) key_id: &'a str,
+    /// The key that shall follow it, if it shall say that it may.
+    pub(super) successor: Option<&'a str>,
+}
+
+/// What came back.
+pub struct Released {
+    /// The key.
+    pub kek: Kek,
+    /// What it signed about its successor; as yet only claimed.
+    pub(super) succession: Option<KeySuccession>,
+    /// The nonce of the request that it answers.
+    pub(super) nonce: String,
+}
+
 /// Presents the token and unwraps what comes back.
 pub(super) fn release(
     services: &dyn Services,
-    launch: &Launch,
     transfer: &TransferKey,
+    wanted: Wanted<'_>,
     token: &str,
-) -> Result<Kek, Stop> {
+) -> Result<Released, Stop> {
     let mut random = [0; 16];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| unusable("no random numbers for a nonce"))?;
     let nonce = to_base64url(&random);
-    let jws = services.release(&KeyReleaseParameters {
-        target: token.to_owned(),
-        nonce: Some(nonce.clone()),
-        enc: Some(KeyEncryption::RsaAesKeyWrap256),
-    })?;
+    let jws = services.release(
+        wanted.key_id,
+        &KeyReleaseParameters {
+            target: token.to_owned(),
+            nonce: Some(nonce.clone()),
+            enc: Some(KeyEncryption::RsaAesKeyWrap256),
+            successor: wanted.successor.map(str::to_owned),
+        },
+    )?;
     let payload: ReleasePayload = serde_json::from_slice(&verified_payload(&jws)?)
         .map_err(|_| unusable("the payload is not a release of the known form"))?;
     if payload.request.nonce.as_deref() != Some(&nonce) {
         return Err(unusable("it answers another request (nonce)"));
     }
-    if payload.request.kid != launch.document.key_id {
+    if payload.request.kid != wanted.key_id {
         return Err(unusable(&format!("it releases {}", payload.request.kid)));
     }
     let wrapped = payload.response.key.key.key_hsm.ok_or_else(|| unusable("it holds no key"))?;
@@ -57,7 +81,8 @@ pub(super) fn release(
     if wrapped.header.enc != KeyEncryption::RsaAesKeyWrap256 {
         return Err(unusable("the key is wrapped in another way than asked for"));
     }
-    Ok(Kek::from_pkcs8(&unwrap(transfer, &wrapped.ciphertext)?)?)
+    let kek = Kek::from_pkcs8(&unwrap(transfer, &wrapped.ciphertext)?)?.named(wanted.key_id);
+    Ok(Released { kek, succession: payload.response.succession, nonce })
 }
 
 /// The payload of a compact JWS (RS256) whose signature fits the first certificate of its `x5c`.

@@ -2,20 +2,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use internal_api::paravisor::{ParavisorConfig, Step};
+use internal_api::launch::KeyCheck;
+use internal_api::paravisor::{Event, Failure, ParavisorConfig, Step};
 use jiff::Timestamp;
-use sealed_disk::guest_state::LockedState;
 
 use super::ak_certificate::AkCertificate;
-use super::attest::{Attestor, PendingTransferKey, TransferKey};
+use super::attest::{Attestor, PendingTransferKey, TransferKey, Written};
 use super::keeper::{Keeper, open_file};
+use super::key_check::Answer;
 use super::launch::Launch;
 use super::owner::{GuestReports, Owner, lock};
-use super::provision;
 use super::record::VolumeRecord;
-use super::recovery_document;
-use super::reopen;
+use super::release::Wanted;
 use super::world::{Observer, SecureProcessor, Services, TpmFactory, reach, step};
+use super::{change_key, provision, recovery_document, reopen};
 use crate::disk::BlockDevice;
 use crate::disk::config_drive::ConfigDrive;
 use crate::disk::os_disk::OsDisk;
@@ -58,6 +58,15 @@ pub struct Running {
     disk: Arc<dyn BlockDevice>,
     config_drive: Arc<dyn BlockDevice>,
     now: Timestamp,
+    /// Held by whoever changes generation or key.
+    turn: Mutex<Turn>,
+}
+
+/// What a change of generation must know of the one before.
+#[derive(Default)]
+struct Turn {
+    /// The key service has not heard of the generation last written: there may be no further one before it has.
+    untold: bool,
 }
 
 /// Does everything that comes before the guest's first instruction. The last event is `Ready`.
@@ -90,20 +99,23 @@ pub fn start(world: World) -> Result<Running, Stop> {
         Some(_) => Arc::new(OsDisk::new(layout, file, Arc::clone(&keeper), Arc::clone(&observer))),
         None => Arc::new(PlainDisk::new(file, config.disk_bytes)),
     };
-    let attested = step(told, Step::AdvanceGeneration, || {
+    let (attested, key_id) = step(told, Step::AdvanceGeneration, || {
         let mut keeper = lock(&keeper);
         if let Some(fingerprint) = recovery_document::fingerprint_of(&keeper.record, attestor.launch.vm_id) {
             attestor.recovery.get_or_init(|| fingerprint);
         }
         keeper.write_generation(generation + 1)?;
         reach("after writing a start's generation");
-        attestor.advance(generation + 1, keeper.sealed.as_ref())
+        let written = keeper.written(&attestor.launch);
+        Ok((attestor.advance(&written)?, written.key_id))
     })?;
     let front = Arc::new(Mutex::new(front));
     let (observer, now) = (Arc::clone(&observer), world.now);
-    let running = Running { front, keeper, attestor, observer, disk, config_drive, now };
+    let turn = Mutex::default();
+    let running = Running { front, keeper, attestor, observer, disk, config_drive, now, turn };
     (world.listen)(&running)?;
     reach("before saying ready");
+    told.event(Event::KeyInUse { key_id });
     told.event(attested.ready());
     Ok(running)
 }
@@ -127,15 +139,17 @@ fn check(world: &World, transfer: PendingTransferKey) -> Result<(Attestor, Arc<C
 /// What an earlier start left, or the beginning of a VM; and whether this is its first start.
 fn keep(world: &World, attestor: &Attestor) -> Result<(Keeper, bool), Stop> {
     let (launch, config, told) = (attestor.launch.as_ref(), &world.config, world.observer.as_ref());
-    let found = reopen::find(launch, config)?;
-    let kek = attestor.key(told, found.as_ref().map_or(0, LockedState::generation))?;
-    match found {
-        None => Ok((provision::begin(launch, config, kek)?, true)),
-        Some(locked) => {
-            let keeper = step(told, Step::OpenState, || reopen::open(launch, config, locked, &kek, told))?;
-            Ok((keeper, false))
-        }
+    let wanted = |key_id| Wanted { key_id, successor: None };
+    let Some(locked) = reopen::find(launch, config)? else {
+        let kek = attestor.key(told, wanted(&launch.document.key_id), 0)?.kek;
+        return Ok((provision::begin(launch, config, kek)?, true));
+    };
+    if change_key::key_of(&locked, launch) != launch.document.key_id {
+        return Ok((change_key::at_start(attestor, config, locked, told)?, false));
     }
+    let kek = attestor.key(told, wanted(&launch.document.key_id), locked.generation())?.kek;
+    let keeper = step(told, Step::OpenState, || reopen::open(launch, config, locked, &kek, told))?;
+    Ok((keeper, false))
 }
 
 fn front(
@@ -231,25 +245,116 @@ impl Running {
         Ok(())
     }
 
-    /// The guest has stopped: writes everything as a new generation and tells the key service, so that no older state can
-    /// come back. Returns the generation.
-    ///
-    /// If only the key service does not hear of it, the stop is clean all the same: the next start presents the new
-    /// generation, which the key service takes.
-    pub fn stop(&self) -> Result<u64, Stop> {
+    /// Moves the guest state to another key while the guest runs, if the present key names it. What came of it is told; the
+    /// guest does not notice.
+    pub fn change_key(&self, key_id: &str) -> Result<(), Stop> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = self.change_key_in_turn(key_id, &mut turn);
+        if let Err(stop) = &done {
+            let failure = stop.failure().clone();
+            self.observer.event(Event::KeyNotChanged { key_id: key_id.to_owned(), failure });
+        }
+        done
+    }
+
+    fn change_key_in_turn(&self, key_id: &str, turn: &mut Turn) -> Result<(), Stop> {
+        let told = self.observer.as_ref();
+        let before = self.written();
+        if before.key_id == key_id {
+            told.event(Event::KeyInUse { key_id: before.key_id });
+            return Ok(());
+        }
+        self.tell(turn)?;
+        let next = step(told, Step::ChangeKey, || change_key::next(&self.attestor, &before, key_id))?;
+        step(told, Step::AdvanceGeneration, || {
+            change_key::write(&mut lock(&self.keeper), &next, before.generation + 1)?;
+            turn.untold = true;
+            reach("after writing a generation under another key");
+            Ok(())
+        })?;
+        told.event(Event::KeyInUse { key_id: key_id.to_owned() });
+        if let Err(stop) = self.tell(turn) {
+            tracing::warn!(
+                code = stop.failure().code,
+                "the key service did not hear of the change of the key yet"
+            );
+        }
+        Ok(())
+    }
+
+    /// Tells the key service of the generation last written, if it has not heard of it.
+    fn tell(&self, turn: &mut Turn) -> Result<(), Stop> {
+        if turn.untold {
+            let attested = self.attestor.advance(&self.written())?;
+            turn.untold = false;
+            self.observer.event(attested.evidence());
+        }
+        Ok(())
+    }
+
+    fn written(&self) -> Written {
+        lock(&self.keeper).written(&self.attestor.launch)
+    }
+
+    /// Asks the key service whether the VM may still have its key.
+    pub fn check_key(&self) -> Answer {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = Answer::of(self.attestor.advance(&self.written()));
+        turn.untold &= !matches!(answer, Answer::Granted);
+        answer
+    }
+
+    /// How often that is to be asked.
+    pub fn key_check(&self) -> KeyCheck {
+        self.attestor.launch.document.key_check.unwrap_or_default()
+    }
+
+    /// The key was revoked: keeps what the guest has written, and lets the VM run no further.
+    pub fn revoke(&self, failure: Failure) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.power_off().and_then(|()| lock(&self.keeper).commit());
+        if let Err(stop) = kept {
+            tracing::error!(
+                code = stop.failure().code,
+                "not everything was kept of a VM whose key was revoked"
+            );
+        }
+        reach("before saying that the key was revoked");
+        self.observer.refused(failure);
+    }
+
+    /// Takes the TPM's power away, and keeps its state and what the guest has written.
+    fn power_off(&self) -> Result<(), Stop> {
         let state = {
             let mut front = self.front();
             crate::tpm::server::TpmDevice::power_off(&mut *front);
             front.state()
         };
         self.disk.flush().map_err(|error| Stop::io("flushing the OS disk", &error))?;
-        let mut keeper = lock(&self.keeper);
-        keeper.keep_tpm(state)?;
-        let generation = keeper.generation() + 1;
+        lock(&self.keeper).keep_tpm(state)
+    }
+
+    /// The guest has stopped: writes everything as a new generation and tells the key service, so that no older state can
+    /// come back. Returns the generation.
+    ///
+    /// If only the key service does not hear of it, the stop is clean all the same: the next start presents the new
+    /// generation, which the key service takes. If it has not even heard of the generation before, everything stays in
+    /// that one: two steps at once it would not take.
+    pub fn stop(&self) -> Result<u64, Stop> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.power_off()?;
+        let heard = self.tell(&mut turn);
+        let generation = lock(&self.keeper).generation() + u64::from(heard.is_ok());
         reach("before writing a stop's generation");
-        keeper.write_generation(generation)?;
-        reach("after writing a stop's generation");
-        if let Err(stop) = self.attestor.advance(generation, keeper.sealed.as_ref()) {
+        let told = match heard {
+            Ok(()) => {
+                lock(&self.keeper).write_generation(generation)?;
+                reach("after writing a stop's generation");
+                self.attestor.advance(&self.written()).map(drop)
+            }
+            silent => silent,
+        };
+        if let Err(stop) = told {
             let failure = stop.failure();
             tracing::warn!(
                 code = failure.code,

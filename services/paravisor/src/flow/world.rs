@@ -31,8 +31,8 @@ pub trait Services: Send + Sync {
     fn attest(&self, request: &AttestSevSnpVmRequest) -> Result<String, Stop>;
     /// Evidence for a certificate of the vTPM's attestation key; its DER.
     fn certify_attestation_key(&self, request: &AttestationKeyCertificateRequest) -> Result<Vec<u8>, Stop>;
-    /// A token for the VM's key; the answer's JWS.
-    fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop>;
+    /// A token for the key with this URL; the answer's JWS.
+    fn release(&self, key_id: &str, parameters: &KeyReleaseParameters) -> Result<String, Stop>;
 }
 
 /// Makes the VM's TPM from its stored state, or a new one.

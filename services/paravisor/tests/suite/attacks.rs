@@ -347,11 +347,11 @@ fn attack_a_null_cipher_or_a_second_token_written_into_the_header_by_the_guest_i
 #[test]
 fn attack_an_answer_of_the_key_service_that_is_not_to_this_request() {
     let _tpm = one_tpm_at_a_time();
-    let spoils: [fn(&mut public_api::keys::ReleasePayload); 4] = [
-        |payload| payload.request.nonce = Some("another".to_owned()),
-        |payload| payload.request.kid = "https://keys.example/keys/other/0".to_owned(),
-        |payload| payload.response.key.key.key_hsm = None,
-        |payload| payload.response.key.key.key_hsm = Some("AAAA".to_owned()),
+    let spoils: [fn(&mut public_api::keys::ReleasePayload, &public_api::jwk::Jwk); 4] = [
+        |payload, _| payload.request.nonce = Some("another".to_owned()),
+        |payload, _| payload.request.kid = "https://keys.example/keys/other/0".to_owned(),
+        |payload, _| payload.response.key.key.key_hsm = None,
+        |payload, _| payload.response.key.key.key_hsm = Some("AAAA".to_owned()),
     ];
     for spoil in spoils {
         let lab = Lab::new();

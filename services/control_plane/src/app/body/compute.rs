@@ -391,5 +391,13 @@ static OS_STATE: EnumType =
 /// `PATCH` of a disk: labels only.
 pub static DISK_UPDATE: ObjectType = ObjectType {
     name: "DiskUpdate",
-    members: &[member("tags", Kind::Labels), absent("properties"), absent("sku")],
+    members: &[member("tags", Kind::Labels), object("properties", &DISK_UPDATE_PROPERTIES), absent("sku")],
+};
+
+static DISK_UPDATE_PROPERTIES: ObjectType =
+    ObjectType { name: "DiskUpdateProperties", members: &[object("securityProfile", &DISK_UPDATE_SECURITY)] };
+
+static DISK_UPDATE_SECURITY: ObjectType = ObjectType {
+    name: "DiskSecurityProfile",
+    members: &[text("securityType"), text("secureVMDiskEncryptionSetId")],
 };

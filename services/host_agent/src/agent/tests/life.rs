@@ -232,3 +232,47 @@ async fn a_second_agent_on_the_same_data_is_told_who_has_it() {
     let error = hold(&world.host.config).expect_err("held by somebody").to_string();
     assert!(error.contains(&std::process::id().to_string()), "{error}");
 }
+
+/// The spec of the VM with another key in its launch document.
+fn with_key(spec: VmSpec, key_id: &str) -> VmSpec {
+    let launch_document = spec.launch_document.replace("https://kv/keys/k/1", key_id);
+    assert_ne!(launch_document, spec.launch_document);
+    VmSpec { launch_document, ..spec }
+}
+
+#[tokio::test]
+async fn a_running_vm_is_told_of_its_new_key_and_keeps_running() {
+    let world = World::new().await;
+    world.want(vec![spec(1)]);
+    let state = world.until_phase(VmPhase::Booted, 1).await;
+    assert_eq!(state.key.expect("a key").in_use, "https://kv/keys/k/1");
+    let first = process::find(&world.vm_file("paravisor.toml").display().to_string());
+    world.want(vec![with_key(spec(1), "https://kv/keys/k/2")]);
+    world
+        .until("moved", |state| {
+            state.and_then(|state| state.key.as_ref()).is_some_and(|key| key.in_use == "https://kv/keys/k/2")
+        })
+        .await;
+    assert_eq!(process::find(&world.vm_file("paravisor.toml").display().to_string()), first);
+    // Off, the VM still knows; and it starts with the document of then.
+    world.want(vec![VmSpec { power: Power::Off, ..with_key(spec(2), "https://kv/keys/k/2") }]);
+    let state = world.until_phase(VmPhase::Stopped, 2).await;
+    assert_eq!(state.key.expect("a key").in_use, "https://kv/keys/k/2");
+}
+
+#[tokio::test]
+async fn a_key_that_the_paravisor_refuses_is_reported_and_stops_nothing() {
+    let world = World::new().await;
+    world.behave("paravisor-behaviour", "refuse-key");
+    world.want(vec![spec(1)]);
+    world.until_phase(VmPhase::Booted, 1).await;
+    world.want(vec![with_key(spec(1), "https://kv/keys/other/1")]);
+    world
+        .until("refused", |state| {
+            let key = state.and_then(|state| state.key.as_ref());
+            key.and_then(|key| key.not_changed.as_ref())
+                .is_some_and(|failure| failure.code == "PolicyRefused")
+        })
+        .await;
+    assert_eq!(world.until_phase(VmPhase::Booted, 1).await.key.expect("a key").in_use, "https://kv/keys/k/1");
+}

@@ -3,7 +3,7 @@
 //!
 //! The stand-in for the paravisor opens no disk and knows no key; a machine that connects to its TPM counts as one that
 //! opened its volume. A file `paravisor-behaviour` beside its configuration
-//! changes what it does: `refuse`, `die`, `never-ready`, `refuse-reset`.
+//! changes what it does: `refuse`, `die`, `never-ready`, `refuse-reset`, `refuse-key`.
 //!
 //! The stand-in for QEMU runs no guest, but obeys the power button. A file `qemu-behaviour` beside the event files changes
 //! what it does: `fail` ends it at once, `deaf` makes the guest ignore the button, `closed` keeps it deaf in front of its
@@ -17,6 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use internal_api::launch::LaunchDocument;
 use internal_api::paravisor::{ControlRequest, ControlResponse, Event, Failure, ParavisorConfig, Step};
 
 /// Writes the script that starts the stand-in `name`. Its arguments go through the environment; the argument that names
@@ -79,6 +80,8 @@ fn paravisor(path: &Path) -> Result<(), Box<dyn Error>> {
     }
     let listener = UnixListener::bind(&config.control_socket)?;
     let tpm = UnixListener::bind(&config.tpm_socket)?;
+    let document: LaunchDocument = serde_json::from_str(&std::fs::read_to_string(&config.launch_document)?)?;
+    say(&Event::KeyInUse { key_id: document.key_id })?;
     say(&Event::Ready { generation: 1, evidence: format!("{{\"pid\":{}}}", std::process::id()) })?;
     std::thread::spawn(move || {
         for _machine in tpm.incoming() {
@@ -93,6 +96,12 @@ fn paravisor(path: &Path) -> Result<(), Box<dyn Error>> {
         let refuses = behaviour.trim() == "refuse-reset" && request == ControlRequest::GuestReset;
         let response = if refuses { ControlResponse::Failed(refusal()) } else { ControlResponse::Done };
         writeln!(stream, "{}", serde_json::to_string(&response)?)?;
+        if let ControlRequest::ChangeKey { key_id } = request.clone() {
+            say(&match behaviour.trim() {
+                "refuse-key" => Event::KeyNotChanged { key_id, failure: refusal() },
+                _ => Event::KeyInUse { key_id },
+            })?;
+        }
         if request == ControlRequest::GuestStopped {
             say(&Event::Stopped { generation: 2 })?;
             return Ok(());

@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::vm::dir::Fault;
+use crate::vm::dir::{Fault, KeyAsked};
 use crate::vm::test_spec;
 
 const NOW: u64 = 1_000_000;
 
 fn seen(qemu: QemuSeen, paravisor: ParavisorState) -> Observed {
-    Observed { qemu, paravisor, now: NOW }
+    Observed { qemu, paravisor, key_in_use: None, now: NOW }
 }
 
 fn refusal(transient: bool) -> Failure {
@@ -262,4 +262,32 @@ proptest! {
         prop_assert_eq!(plan(None, &record, &world), Action::Remove);
         prop_assert!(world.qemu != QemuSeen::Running && record.context.is_none());
     }
+}
+
+#[test]
+fn a_running_guest_moves_to_the_key_that_the_launch_document_names() {
+    let spec = on();
+    let wanted = wanted_key(&spec).expect("a key");
+    let record = Record { reached: 3, ..Record::default() };
+    let next = |record: &Record, key_in_use: Option<&str>| {
+        let key_in_use = key_in_use.map(str::to_owned);
+        let seen = Observed { key_in_use, ..seen(QemuSeen::Running, ParavisorState::Ready) };
+        plan(Some(&spec), record, &seen)
+    };
+    assert_eq!(next(&record, Some(&wanted)), Action::Rest);
+    assert_eq!(next(&record, None), Action::Rest, "a paravisor that names no key is not asked");
+    assert_eq!(next(&record, Some("other")), Action::ChangeKey(wanted.clone()));
+    let asked = |key_id: &str, retry_at| Record {
+        key_asked: Some(KeyAsked { key_id: key_id.to_owned(), retry_at }),
+        ..record.clone()
+    };
+    assert_eq!(next(&asked(&wanted, NOW + 1), Some("other")), Action::Rest, "it is given time");
+    assert_eq!(next(&asked(&wanted, NOW), Some("other")), Action::ChangeKey(wanted.clone()));
+    assert_eq!(next(&asked("older", NOW + 1), Some("other")), Action::ChangeKey(wanted.clone()));
+    // What the VM shall do first, it does first.
+    let unsettled = Record { reached: 2, ..record.clone() };
+    assert_eq!(next(&unsettled, Some("other")), Action::Settle);
+    let stopping =
+        Observed { key_in_use: Some("other".to_owned()), ..seen(QemuSeen::Running, ParavisorState::Ready) };
+    assert_eq!(plan(Some(&off()), &record, &stopping), Action::PowerDown);
 }

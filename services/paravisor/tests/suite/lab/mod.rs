@@ -122,6 +122,8 @@ impl Lab {
             security_encryption: SecurityEncryption::DiskWithVMGuestState,
             secure_boot: false,
             key_id: services::KEY_ID.to_owned(),
+            first_key_id: None,
+            key_check: None,
             attestation_url: "https://attestation.example".to_owned(),
             trust_bundle_digest: sha256_hex(b"PEM"),
             recovery_key: None,
@@ -157,6 +159,21 @@ impl Lab {
         let context = Arc::new(Context::launch(&bytes));
         let (services, told) = (Arc::default(), Arc::default());
         Self { folder, config, document, context, services, told }
+    }
+
+    /// Launches the same VM with another launch document, as a host can at any time.
+    pub fn relaunch(&mut self, change: impl FnOnce(&mut LaunchDocument)) {
+        change(&mut self.document);
+        let bytes = serde_json::to_vec(&self.document).unwrap();
+        write(&self.config.launch_document, &bytes);
+        self.context = Arc::new(Context::launch(&bytes));
+    }
+
+    /// The key that the guest state says it is under, and its generation.
+    pub fn state_key(&self) -> (String, u64) {
+        let file = std::fs::File::open(&self.config.guest_state).unwrap();
+        let locked = sealed_disk::guest_state::LockedState::open(file, VM.parse().unwrap()).unwrap();
+        (locked.key_id().unwrap().to_owned(), locked.generation())
     }
 
     /// Starts the VM as it stands.

@@ -1,7 +1,7 @@
 //! A double of attestation service and key service: evidence must bind what it says, a key goes only to the transfer key
 //! of a token, generations only go forward.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock};
 
 use attestation_service::app::ak_authority::AkAuthority;
@@ -12,7 +12,7 @@ use aws_lc_rs::rsa::{
     KeyPair, KeySize, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
     PublicKeyComponents,
 };
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair};
 use internal_api::launch::sha256_hex;
 use paravisor::failure::Stop;
 use paravisor::flow::world::Services;
@@ -23,21 +23,23 @@ use public_api::client::ClientError;
 use public_api::encoding::{from_base64_any, to_base64, to_base64url};
 use public_api::jwk::Jwk;
 use public_api::keys::{
-    KeyAttributes, KeyBundle, KeyEncryption, KeyHsm, KeyHsmHeader, KeyReleaseParameters, ReleasePayload,
-    ReleaseRequestEcho, ReleaseResponse,
+    KeyAttributes, KeyBundle, KeyEncryption, KeyHsm, KeyHsmHeader, KeyReleaseParameters, KeySuccession,
+    ReleasePayload, ReleaseRequestEcho, ReleaseResponse, succession_statement,
 };
 use sealed_disk::guest_state::Kek;
 use snp::report::Report;
 use vtpm::public_area::RsaArea;
 
 pub const KEY_ID: &str = "https://keys.example/keys/vm/0123456789abcdef0123456789abcdef";
+/// Another key, which may follow the first where [`FakeServices::consents`] says so.
+pub const NEXT_KEY_ID: &str = "https://keys.example/keys/customers/fedcba9876543210fedcba9876543210";
 
 /// Both services.
 #[derive(Default)]
 pub struct FakeServices {
     state: Mutex<State>,
     /// Changes an answer of `release` on its way.
-    pub spoil: Mutex<Option<fn(&mut ReleasePayload)>>,
+    pub spoil: Mutex<Option<fn(&mut ReleasePayload, &Jwk)>>,
     /// The next calls of `release` and `certify_attestation_key` are not answered.
     pub deaf: Mutex<bool>,
     /// Certificates given out.
@@ -46,6 +48,12 @@ pub struct FakeServices {
     pub clock: Mutex<Option<i64>>,
     /// Which of two keys is the VM's.
     pub second_key: Mutex<bool>,
+    /// Which key's owner lets which key follow.
+    pub consents: Mutex<BTreeSet<(String, String)>>,
+    /// Keys that their owners have disabled.
+    pub disabled: Mutex<BTreeSet<String>>,
+    /// How many releases are still answered, if not all are.
+    pub answers_left: Mutex<Option<u32>>,
 }
 
 #[derive(Default)]
@@ -56,9 +64,10 @@ struct State {
     released: Vec<u64>,
 }
 
-fn key(second: bool) -> &'static [u8] {
-    static KEYS: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
-    KEYS[usize::from(second)].get_or_init(|| {
+/// The VM's key, another, the one of [`NEXT_KEY_ID`], and one that the operator made.
+pub fn key(number: usize) -> &'static [u8] {
+    static KEYS: [OnceLock<Vec<u8>>; 4] = [const { OnceLock::new() }; 4];
+    KEYS[number].get_or_init(|| {
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
         key.as_der().unwrap().as_ref().to_vec()
     })
@@ -154,10 +163,18 @@ impl Services for FakeServices {
         Ok(authority().certify(vm_id, &area.key, now).unwrap())
     }
 
-    fn release(&self, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
+    fn release(&self, key_id: &str, parameters: &KeyReleaseParameters) -> Result<String, Stop> {
         let mut state = self.state.lock().unwrap();
-        if *self.deaf.lock().unwrap() {
+        if *self.deaf.lock().unwrap() || self.falls_silent() {
             return Err(deaf());
+        }
+        if self.disabled.lock().unwrap().contains(key_id) {
+            return Err(denied("KeyDisabled", "an enabled key", "disabled"));
+        }
+        if let Some(next) = &parameters.successor
+            && !self.consents.lock().unwrap().contains(&(key_id.to_owned(), next.clone()))
+        {
+            return Err(denied("SuccessorNotNamed", "another key", next));
         }
         let claims = state.tokens.get(&parameters.target).unwrap().clone();
         let generation = claims.guest_state.generation;
@@ -168,23 +185,37 @@ impl Services for FakeServices {
         }
         state.last = Some(generation);
         state.released.push(generation);
-        let mut payload = self.payload(&claims.keys[0], parameters);
+        let mut payload = self.payload(key_id, &claims.keys[0], parameters);
         if let Some(spoil) = *self.spoil.lock().unwrap() {
-            spoil(&mut payload);
+            spoil(&mut payload, &claims.keys[0]);
         }
         Ok(sign(&payload))
     }
 }
 
 impl FakeServices {
-    fn payload(&self, transfer: &Jwk, parameters: &KeyReleaseParameters) -> ReleasePayload {
+    fn falls_silent(&self) -> bool {
+        let mut left = self.answers_left.lock().unwrap();
+        let silent = *left == Some(0);
+        *left = left.map(|left| left.saturating_sub(1));
+        silent
+    }
+
+    fn number(&self, key_id: &str) -> usize {
+        match key_id {
+            NEXT_KEY_ID => 2,
+            _ => usize::from(*self.second_key.lock().unwrap()),
+        }
+    }
+
+    fn payload(&self, key_id: &str, transfer: &Jwk, parameters: &KeyReleaseParameters) -> ReleasePayload {
         let enc = parameters.enc.unwrap();
         assert_eq!(enc, KeyEncryption::RsaAesKeyWrap256);
-        let ciphertext = wrap(transfer, key(*self.second_key.lock().unwrap()));
+        let ciphertext = wrap(transfer, key(self.number(key_id)));
         let header = KeyHsmHeader { kid: "HCLTransferKey".to_owned(), alg: "dir".to_owned(), enc };
         let hsm = KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext };
         let key_hsm = Some(to_base64url(&serde_json::to_vec(&hsm).unwrap()));
-        let key = Jwk { kid: Some(KEY_ID.to_owned()), kty: "RSA-HSM".to_owned(), key_hsm, ..Jwk::default() };
+        let key = Jwk { kid: Some(key_id.to_owned()), kty: "RSA-HSM".to_owned(), key_hsm, ..Jwk::default() };
         let bundle = KeyBundle {
             key,
             attributes: KeyAttributes::default(),
@@ -195,12 +226,43 @@ impl FakeServices {
             request: ReleaseRequestEcho {
                 api_version: "7.4".to_owned(),
                 enc,
-                kid: KEY_ID.to_owned(),
+                kid: key_id.to_owned(),
                 nonce: parameters.nonce.clone(),
             },
-            response: ReleaseResponse { key: bundle },
+            response: ReleaseResponse {
+                key: bundle,
+                succession: parameters.successor.as_ref().map(|next| {
+                    let nonce = parameters.nonce.as_deref().unwrap();
+                    succession(
+                        self::key(self.number(key_id)),
+                        key_id,
+                        next,
+                        self::key(self.number(next)),
+                        nonce,
+                    )
+                }),
+            },
         }
     }
+}
+
+/// The statement of a key about its successor.
+pub fn succession(by: &[u8], old: &str, next: &str, next_key: &[u8], nonce: &str) -> KeySuccession {
+    let kek = sealed_disk::guest_state::Kek::from_pkcs8(next_key).unwrap();
+    let digest = sha256_hex(kek.spki());
+    let statement = succession_statement(old, next, &digest, nonce);
+    let pair = KeyPair::from_pkcs8(by).unwrap();
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(&RSA_PSS_SHA256, &SystemRandom::new(), &statement, &mut signature).unwrap();
+    KeySuccession { kid: next.to_owned(), public_key_digest: digest, signature }
+}
+
+/// Puts another key into an answer, wrapped to the transfer key as a host could do it.
+pub fn put_key(payload: &mut ReleasePayload, transfer: &Jwk, key: &[u8]) {
+    let hsm = from_base64_any(payload.response.key.key.key_hsm.as_ref().unwrap()).unwrap();
+    let mut hsm: KeyHsm = serde_json::from_slice(&hsm).unwrap();
+    hsm.ciphertext = wrap(transfer, key);
+    payload.response.key.key.key_hsm = Some(to_base64url(&serde_json::to_vec(&hsm).unwrap()));
 }
 
 fn wrap(transfer: &Jwk, key: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use public_api::keys::{DeletedKeyBundle, KeyBundle, KeyUpdateParameters};
+use public_api::keys::{DeletedKeyBundle, KeyBundle, KeyUpdateParameters, SUCCESSOR_TAG};
 use reqwest::Method;
 use serde_json::json;
 
@@ -53,6 +53,29 @@ impl Update {
 pub async fn update(update: &Update, vault: &Vault<'_>, printer: &Printer) -> Result<()> {
     let parameters = update.parameters()?;
     let bundle: KeyBundle = vault.send(Method::PATCH, &update.target.path(""), &parameters).await?;
+    describe::show(&bundle, printer)
+}
+
+/// `let-follow`.
+#[derive(Debug, Args)]
+pub struct LetFollow {
+    #[command(flatten)]
+    target: Target,
+    /// URL of the key that may follow, with a version or without; nothing takes the consent back.
+    #[arg(long, value_name = "URL")]
+    successor: Option<String>,
+}
+
+/// Names the key that may follow a version, beside the version's other tags.
+pub async fn let_follow(follow: &LetFollow, vault: &Vault<'_>, printer: &Printer) -> Result<()> {
+    let bundle: KeyBundle = vault.get(&follow.target.path("")).await?;
+    let mut tags = bundle.tags;
+    match &follow.successor {
+        Some(url) => drop(tags.insert(SUCCESSOR_TAG.to_owned(), url.clone())),
+        None => drop(tags.remove(SUCCESSOR_TAG)),
+    }
+    let parameters = KeyUpdateParameters { tags: Some(tags), ..KeyUpdateParameters::default() };
+    let bundle: KeyBundle = vault.send(Method::PATCH, &follow.target.path(""), &parameters).await?;
     describe::show(&bundle, printer)
 }
 

@@ -41,6 +41,8 @@ pub enum Command {
     Import(make::Import),
     /// Change what may change of a version: whether it is enabled, its dates, operations, tags, its policy.
     Update(life::Update),
+    /// Let another key follow a version in protecting disks: VMs may then be moved from this one to that one.
+    LetFollow(life::LetFollow),
     /// Delete a key; it can be recovered for some time.
     Delete(Name),
     /// A deleted key is live again.
@@ -131,6 +133,7 @@ pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result
         Command::Create(create) => make::create(&create, &profile, &vault, printer).await,
         Command::Import(import) => make::import(&import, &vault, printer).await,
         Command::Update(update) => life::update(&update, &vault, printer).await,
+        Command::LetFollow(follow) => life::let_follow(&follow, &vault, printer).await,
         Command::Delete(name) => life::delete(&name, &vault, printer).await,
         Command::Recover(name) => life::recover(&name, &vault, printer).await,
         Command::Purge(name) => life::purge(&name, &vault, printer).await,

@@ -2,6 +2,7 @@
 
 mod access;
 mod create;
+mod keys;
 mod life;
 mod proof;
 mod show;
@@ -60,6 +61,10 @@ pub enum Command {
         #[arg(trailing_var_arg = true)]
         command: Vec<String>,
     },
+    /// The key that a VM's disk and guest state are under; with an option another one, also while the VM runs.
+    Key(keys::Change),
+    /// Make a disk encryption set, or give one another key: its running VMs move to it at once.
+    KeySet(keys::Set),
     /// Verify the VM's evidence and compare it with what was deployed, claim by claim.
     Attest(Target),
     /// Save the VM's evidence: report, certificates, runtime claims, launch document, token.
@@ -87,6 +92,8 @@ pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result
             access::console(&target, follow, &profile, data_dir, printer).await
         }
         Command::Ssh { target, command } => access::ssh(&target, &command, &profile, data_dir).await,
+        Command::Key(change) => keys::change(&change, &profile, printer).await,
+        Command::KeySet(set) => keys::set(&set, &profile, printer).await,
         Command::Attest(target) => proof::attest(&target, &profile, data_dir, printer).await,
         Command::Evidence { target, file } => {
             proof::evidence(&target, file.as_deref(), &profile, printer).await
