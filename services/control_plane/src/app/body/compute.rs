@@ -117,6 +117,7 @@ static CASEMATE: ObjectType = ObjectType {
         shown("timings"),
         shown("milestones"),
         shown("keyId"),
+        shown("key"),
         shown("imageDigest"),
         shown("evidence"),
     ],
