@@ -88,23 +88,26 @@ async fn execute(
     }
 }
 
-/// The row shows what the recovered vault has.
+/// The row shows what the recovered vault has; what somebody changed of it meanwhile stays.
 async fn note_kept(
     reconcilers: &Reconcilers,
     vault: &Resource,
     settings: &VaultSettings,
 ) -> Result<(), PassError> {
-    let mut desired = vault.desired.clone();
+    let mut tx = reconcilers.app.store.begin().await?;
+    let current = tx.resource(&vault.key).await?;
+    let Some(current) = current.filter(|current| current.incarnation == vault.incarnation) else {
+        return Ok(());
+    };
+    let mut desired = current.desired.clone();
     let properties = &mut desired["properties"];
     properties["softDeleteRetentionInDays"] = settings.soft_delete_retention_in_days.into();
     if settings.purge_protection {
         properties["enablePurgeProtection"] = true.into();
     }
-    if desired == vault.desired {
-        return Ok(());
+    if desired != current.desired {
+        tx.set_desired(&vault.key, &desired).await?;
     }
-    let mut tx = reconcilers.app.store.begin().await?;
-    tx.set_desired(&vault.key, &desired).await?;
     Ok(tx.commit().await?)
 }
 
@@ -134,8 +137,10 @@ async fn remove(
     match reconcilers.vaults.remove(&service_name(vault), settings).await {
         Ok(()) => {}
         // It stays on record until it is gone, whatever the reason: its name must not become free before.
+        // The others go on meanwhile.
         Err(VaultTrouble::Permanent(failure)) => {
-            return Ok(Err(VaultTrouble::Transient(failure.actual.clone())));
+            reconcilers.vaults.tell(&failure.actual);
+            return Ok(Ok(()));
         }
         transient => return Ok(transient),
     }
