@@ -2,6 +2,7 @@
 
 mod at_rest;
 mod attacks;
+mod azure_cli;
 mod backup;
 mod binary;
 mod clients;
