@@ -75,7 +75,7 @@ pub fn key(number: usize) -> &'static [u8] {
 
 /// The VM's key, as it is released.
 pub fn kek() -> Kek {
-    Kek::from_pkcs8(key(false)).unwrap()
+    Kek::from_pkcs8(key(0)).unwrap()
 }
 
 /// The service's signing key and its certificate.
