@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use key_service::app::StartError;
 use serde_json::json;
@@ -97,11 +98,10 @@ impl Tpm {
             .stdout(Stdio::null())
             .spawn()
             .expect("swtpm is installed (packages.txt)");
-        for _ in 0..200 {
-            if socket.exists() {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "swtpm does not listen");
+            std::thread::yield_now();
         }
         Self { process, socket }
     }
