@@ -7,6 +7,7 @@ use std::process::Command as Process;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::verify::{Signed, check};
 use super::vm::DEFAULT_GROUP;
@@ -40,7 +41,7 @@ pub struct Export {
     host_folder: Option<PathBuf>,
     /// The VM's id, which the folder must be of.
     #[arg(long, conflicts_with = "name")]
-    vm_id: Option<String>,
+    vm_id: Option<Uuid>,
     /// The private key (PEM, PKCS #8) of the public key that the VM was deployed with.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
@@ -120,7 +121,7 @@ impl Export {
     async fn folder(&self, data_dir: &Path) -> Result<(PathBuf, Option<String>)> {
         let Some(name) = &self.name else {
             let folder = self.host_folder.clone().context("clap asks for a name or a folder")?;
-            return Ok((folder, self.vm_id.clone()));
+            return Ok((folder, self.vm_id.map(|id| id.to_string())));
         };
         let arm = Profile::load(data_dir)?.arm().await?;
         let vm = arm.get(&arm.vm(&self.resource_group, name)).await?;

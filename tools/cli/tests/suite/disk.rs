@@ -15,9 +15,11 @@ fn refused(arguments: &[&str]) -> String {
 fn an_export_is_of_a_vm_or_of_a_folder() {
     let rest = ["--key", "private.pem", "--to", "image.raw"];
     let neither = refused(&[&["export"], rest.as_slice()].concat());
-    assert!(neither.contains("<NAME|--host-folder <DIR>>") || neither.contains("required"), "{neither}");
+    assert!(neither.contains("required arguments were not provided:\n  <NAME>"), "{neither}");
     let both = refused(&[&["export", "vm", "--host-folder", "dir"], rest.as_slice()].concat());
     assert!(both.contains("cannot be used with"), "{both}");
+    let id = refused(&[&["export", "--host-folder", "dir", "--vm-id", "z"], rest.as_slice()].concat());
+    assert!(id.contains("--vm-id <VM_ID>"), "{id}");
     let twice = ["--evidence", "e.json", "--fingerprint", "ab"];
     let twice = refused(&[&["export", "vm"], rest.as_slice(), &twice].concat());
     assert!(twice.contains("cannot be used with"), "{twice}");
