@@ -250,7 +250,7 @@ async fn a_running_vm_is_told_of_its_new_key_and_keeps_running() {
     world.want(vec![with_key(spec(1), "https://kv/keys/k/2")]);
     world
         .until("moved", |state| {
-            state.and_then(|state| state.key.as_ref()).is_some_and(|key| key.in_use == "https://kv/keys/k/2")
+            state.and_then(|state| state.key).is_some_and(|key| key.in_use == "https://kv/keys/k/2")
         })
         .await;
     assert_eq!(process::find(&world.vm_file("paravisor.toml").display().to_string()), first);
@@ -269,9 +269,8 @@ async fn a_key_that_the_paravisor_refuses_is_reported_and_stops_nothing() {
     world.want(vec![with_key(spec(1), "https://kv/keys/other/1")]);
     world
         .until("refused", |state| {
-            let key = state.and_then(|state| state.key.as_ref());
-            key.and_then(|key| key.not_changed.as_ref())
-                .is_some_and(|failure| failure.code == "PolicyRefused")
+            let key = state.and_then(|state| state.key);
+            key.and_then(|key| key.not_changed).is_some_and(|failure| failure.code == "PolicyRefused")
         })
         .await;
     assert_eq!(world.until_phase(VmPhase::Booted, 1).await.key.expect("a key").in_use, "https://kv/keys/k/1");

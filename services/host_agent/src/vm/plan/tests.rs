@@ -166,6 +166,7 @@ fn carry_out(action: &Action, spec: &VmSpec, record: &mut Record, seen: &mut Obs
         Action::Rest => seen.now += 100_000,
         Action::Settle => record.reached = spec.generation,
         Action::Launch => (record.context, seen.paravisor) = (Some(1), ParavisorState::Ready),
+        Action::ChangeKey(key_id) => seen.key_in_use = Some(key_id.clone()),
         Action::TellReset => record.reset_pending = false,
         Action::StartQemu => (seen.qemu, record.restarts) = (QemuSeen::Running, spec.restarts),
         Action::PowerDown => {
