@@ -52,9 +52,14 @@ fn sha256(token: &str) -> [u8; 32] {
 mod tests {
     use super::*;
 
+    fn me() -> Bearer {
+        let (object, tenant) = (None, None);
+        Bearer { id: "me".to_owned(), object, tenant, roles: Vec::new(), assignments: Vec::new() }
+    }
+
     #[test]
     fn a_token_is_known_for_its_time_and_no_longer() {
-        let bearer = Bearer { id: "me".to_owned(), roles: Vec::new(), assignments: Vec::new() };
+        let bearer = me();
         let known = Remembered::default();
         known.add("long", &bearer, 1000, 5000);
         known.add("short", &bearer, 1000, 1010);
@@ -68,7 +73,7 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_without_bound() {
-        let bearer = Bearer { id: "me".to_owned(), roles: Vec::new(), assignments: Vec::new() };
+        let bearer = me();
         let known = Remembered::default();
         (0..=CAPACITY).for_each(|number| known.add(&number.to_string(), &bearer, 0, 10));
         assert_eq!(known.0.lock().unwrap().len(), 1);
