@@ -53,8 +53,7 @@ mod tests {
     use super::*;
 
     fn me() -> Bearer {
-        let (object, tenant) = (None, None);
-        Bearer { id: "me".to_owned(), object, tenant, roles: Vec::new(), assignments: Vec::new() }
+        Bearer { id: "me".to_owned(), ..Bearer::default() }
     }
 
     #[test]
