@@ -98,10 +98,11 @@ impl Tally {
         self.purged += answers().filter(|answer| *answer == Some(&Answer::Purged)).count();
     }
 
-    /// Fails if there was too little of it.
+    /// Fails if there was too little of it. A few rounds may go by without a purge.
     pub fn was_a_load(&self, kills: u64) {
         let each = usize::try_from(kills).expect("few");
-        assert!(self.answered > 50 * each && self.unanswered > 5 * each && self.purged > 0, "{self:?}");
+        let purges = kills < 10 || self.purged > 0;
+        assert!(self.answered > 50 * each && self.unanswered > 5 * each && purges, "{self:?}");
     }
 }
 

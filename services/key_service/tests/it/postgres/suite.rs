@@ -18,8 +18,9 @@ const FILES: [&str; 10] = [
     "what_64_clients_were_answered_has_an_order",
 ];
 
-/// Tests that look into the file, or write to it past the service.
-const OF_THE_FILE: [&str; 3] = ["at_rest::", "signing_keys::", "postgres::"];
+/// Tests that look into the file, write to it past the service, or need a token or files of named vaults.
+const OF_THE_FILE: [&str; 6] =
+    ["at_rest::", "signing_keys::", "postgres::", "hsm::", "vaults::", "master_key::"];
 
 #[test]
 fn what_holds_on_a_file_holds_on_postgres() {
