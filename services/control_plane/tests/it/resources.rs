@@ -109,9 +109,12 @@ async fn an_os_disk_is_a_resource_that_belongs_to_its_vm() {
     let types: Vec<&str> =
         inventory.body["value"].as_array().unwrap().iter().filter_map(|one| one["type"].as_str()).collect();
     assert_eq!(types, ["Microsoft.Compute/disks", "Microsoft.Compute/virtualMachines"]);
-    let filter = "$filter=resourceType%20eq%20'microsoft.compute/DISKS'%20and%20name%20eq%20'x'";
-    let filtered = arm.get(&format!("/subscriptions/{SUBSCRIPTION}/resources?{filter}")).await;
-    assert_eq!(filtered.body["value"].as_array().unwrap().len(), 1);
+    for (named, expected) in [(name.as_str(), 1), ("x", 0)] {
+        let filter =
+            format!("$filter=resourceType%20eq%20'microsoft.compute/DISKS'%20and%20name%20eq%20'{named}'");
+        let filtered = arm.get(&format!("/subscriptions/{SUBSCRIPTION}/resources?{filter}")).await;
+        assert_eq!(filtered.body["value"].as_array().unwrap().len(), expected, "{named}");
+    }
     let mut twin = vm_body();
     twin["properties"]["storageProfile"]["osDisk"]["name"] = json!(name);
     let conflict = arm.put(&vm_path("vm2"), &twin).await;

@@ -161,7 +161,7 @@ async fn roles_hold_at_every_scope_and_below_and_are_told_when_they_change() {
     place.until("one", "/keys", 403).await;
     place.assign(&format!("{vault}/keys/k"), GUID, OFFICER).await;
     place.until("one", "/keys/k/", 404).await;
-    for (other, status) in [("/keys", 403), ("/keys/other/", 403), ("/keys/k/versions", 404)] {
+    for (other, status) in [("/keys", 403), ("/keys/other/", 403), ("/keys/k/versions", 200)] {
         assert_eq!(place.key("one", Method::GET, other, None).await.0, status, "{other}");
     }
     place.assign(&group(), SECOND_GUID, USER).await;
@@ -350,7 +350,9 @@ async fn the_control_plane_dies_at_every_step_of_a_vaults_life() {
         installation.kill().await;
         installation.start().await;
         let arm = installation.arm().await;
-        assert!(arm.put(&path(&name), &body()).await.status < 300 || point >= 3, "{name}");
+        // Made, or on its way out: the deletion was accepted before the death.
+        let again = arm.put(&path(&name), &body()).await;
+        assert!(again.status < 300 || again.status == 409, "{name}: {}", again.text);
         arm.delete(&path(&name)).await;
         wait_for("the vault to go", || async { (arm.get(&path(&name)).await.status == 404).then_some(()) })
             .await;
