@@ -47,7 +47,8 @@ fn with_token<F: Fn(&Path)>(body: F) {
         .unwrap();
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("1 passed"), "{name}: {said}");
+    // SoftHSM's destructors run beside threads that still hang in it, and the process may die of that when all is over.
+    assert!(said.contains("test result: ok. 1 passed"), "{name}: {said}");
 }
 
 fn init_token(config: &Path, label: &str) {
