@@ -1,5 +1,8 @@
 //! Attacks from one vault, tenant or life of a name on another.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -198,6 +201,8 @@ async fn a_database_put_in_the_place_of_another_vaults() {
     let (from, to) = (town.files("one"), town.files("two"));
     let Town { app, vaults, folder } = town;
     drop((app, vaults));
+    closed(&from).await;
+    closed(&to).await;
     for rest in ["keys.sqlite-wal", "keys.sqlite-shm"] {
         let _ = std::fs::remove_file(to.join(rest));
     }
@@ -212,4 +217,17 @@ async fn a_database_put_in_the_place_of_another_vaults() {
     let answer = town.alice("two", "GET", "/keys/k/", &Value::Null).await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", answer.body);
     town.alice("one", "GET", "/keys/k/", &Value::Null).await.ok();
+}
+
+/// Waits until nothing in this process has a file of the folder open: connections close after their vault is gone.
+async fn closed(folder: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|file| file.starts_with(folder))
+    };
+    while is_open() {
+        assert!(Instant::now() < deadline, "{} stays open", folder.display());
+        tokio::task::yield_now().await;
+    }
 }
