@@ -3,8 +3,8 @@
 //! A kept key is found by a hash of what is stored and of all that it is bound to. The row is read for each use as
 //! before; a row that anybody changed has another hash, so it goes through the seal again, and a row that is gone has none.
 //!
-//! A key is used on the thread that asks: one operation takes from 0.1 to 3 milliseconds of a core, and a thread of its own
-//! would add to that and let more of them run than there are cores.
+//! A key is used on the thread that asks: a thread of its own would cost more, and let more of them run than there are
+//! cores.
 //!
 //! Plaintext of keys is in memory no longer than this makes it: a key that nobody used for [`IDLE`] is forgotten, and one
 //! that is purged here is forgotten at once.
