@@ -3,6 +3,7 @@
 //! Emulated guests boot for most of a run and leave half of a small machine idle: the lanes without guests are built and
 //! run beside them.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +38,8 @@ struct Tally {
     passed: u64,
     failed: u64,
     failures: Vec<String>,
+    /// Tests that have said that they take long, and not yet more.
+    slow: BTreeSet<String>,
     /// Begins every line that is passed on.
     mark: &'static str,
 }
@@ -109,7 +112,7 @@ fn with_sdk(root: &Path, arguments: &[&str], tally: &mut Tally) -> Result<()> {
 }
 
 /// How long a lane may say nothing: more than its longest test.
-const SILENCE: Duration = Duration::from_secs(30 * 60);
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// The whole platform, without guests.
 const STACK: [&str; 2] = ["--test", "stack"];
 /// The package of the tests with guests; they run in its folder, as cargo would have it.
@@ -166,10 +169,11 @@ fn run_counted(mut command: Command, name: &str, tally: &mut Tally) -> Result<()
     let succeeded = ended && child.wait()?.success();
     if !ended {
         give_up(&mut child, name)?;
-    }
-    if !succeeded && tally.failed == before {
         tally.failed += 1;
-        tally.failures.push(format!("{name} did not build, run or end"));
+        tally.failures.push(format!("{name} did not end; still running: {:?}", tally.slow));
+    } else if !succeeded && tally.failed == before {
+        tally.failed += 1;
+        tally.failures.push(format!("{name} did not build or run"));
     }
     Ok(())
 }
@@ -227,8 +231,12 @@ impl Tally {
             self.passed += number_before(rest, " passed");
             self.failed += number_before(rest, " failed");
         }
-        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            self.failures.push(name.to_owned());
+        let Some(rest) = line.strip_prefix("test ") else { return };
+        if let Some(name) = rest.strip_suffix(" has been running for over 60 seconds") {
+            self.slow.insert(name.to_owned());
+        } else if let Some((name, result)) = rest.split_once(" ... ") {
+            self.slow.remove(name);
+            self.failures.extend((result == "FAILED").then(|| name.to_owned()));
         }
     }
 }
@@ -253,5 +261,17 @@ mod tests {
         tally.count("test parse::tests::bad ... FAILED");
         assert_eq!((tally.passed, tally.failed), (15, 2));
         assert_eq!(tally.failures, ["parse::tests::bad"]);
+    }
+
+    #[test]
+    fn a_test_that_does_not_end_is_known() {
+        let mut tally = Tally::default();
+        for name in ["ends", "fails", "hangs"] {
+            tally.count(&format!("test {name} has been running for over 60 seconds"));
+        }
+        tally.count("test ends ... ok");
+        tally.count("test fails ... FAILED");
+        assert!(tally.slow.iter().eq(["hangs"]));
+        assert_eq!(tally.failures, ["fails"]);
     }
 }

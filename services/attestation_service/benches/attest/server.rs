@@ -1,7 +1,6 @@
 //! The service as a process.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use attestation_service::app::provider::document::unsigned_jws;
 use public_api::attestation_policy::TokenAlgorithm;
 use serde_json::json;
 use tempfile::TempDir;
+use test_port::free_port;
 
 use crate::support::{ADMIN_TOKEN, BUILD, OURS, sha256};
 
@@ -24,8 +24,7 @@ impl Server {
     /// Starts it, on the given core if there is one.
     pub fn start(algorithm: TokenAlgorithm, core: Option<u32>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();
+        let port = free_port();
         let base = format!("https://localhost:{port}");
         std::fs::write(directory.path().join("config.toml"), config(&directory, port, &base, algorithm))
             .expect("written");

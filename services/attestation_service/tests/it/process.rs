@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use public_api::attestation::AttestSevSnpVmRequest;
 use public_api::client::{AttestationClient, ClientError, Connection};
+use test_port::free_port;
 
 use crate::support::*;
 
@@ -88,11 +89,6 @@ pub async fn running() -> Running {
         tries.tick().await;
     }
     running
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn client(running: &Running) -> AttestationClient {

@@ -1,6 +1,5 @@
 //! An installation for one test: certificates, directories, key double, control plane, client.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use internal_api::launch::sha256_hex;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use reqwest::Method;
 use serde_json::{Value, json};
+use test_port::free_port;
 
 use crate::key_double::{self, Keys};
 
@@ -70,10 +70,6 @@ pub struct Installation {
     key_handle: Handle<std::net::SocketAddr>,
     running: Option<Running>,
     http: reqwest::Client,
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Installation {

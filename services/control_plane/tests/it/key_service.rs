@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use ::key_service::config::Config;
 use reqwest::Method;
 use serde_json::Value;
+use test_port::free_port;
 use tokio::sync::oneshot;
 
-use crate::installation::{Answer, Arm, CLIENT, Installation, SECRET, TENANT, free_port, wait_for};
+use crate::installation::{Answer, Arm, CLIENT, Installation, SECRET, TENANT, wait_for};
 
 pub const DOMAIN: &str = "vault.localhost";
 

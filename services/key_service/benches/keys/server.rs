@@ -1,10 +1,11 @@
 //! The service as a process.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use test_port::free_port;
 
 use crate::support::issuer::control_plane;
 use crate::support::vault::{AUDIENCE, BASE, CONTROL, Folder, OFFICER};
@@ -26,8 +27,7 @@ impl Server {
     /// Starts it on an empty folder.
     pub fn start() -> Self {
         let folder = Folder::new();
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port").port();
+        let port = free_port();
         let base = format!("https://localhost:{port}");
         let dir = folder.dir.path();
         let tls = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");

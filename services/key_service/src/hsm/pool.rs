@@ -63,16 +63,33 @@ struct Job {
 
 /// The threads.
 pub struct Pool {
-    jobs: SyncSender<Job>,
+    /// Nothing once the pool is dropped.
+    jobs: Option<SyncSender<Job>>,
+    /// Disconnected once the last thread has closed its session.
+    ended: Mutex<Receiver<()>>,
     /// For each thread the millisecond at which its job is to have ended; 0 is idle.
     busy: Arc<[AtomicU64]>,
     epoch: Instant,
     limit: Duration,
 }
 
+/// The order of the fields is that of their end: the session is closed before the pool hears of it.
 struct Worker {
-    token: Arc<Token>,
     session: Option<Session>,
+    token: Arc<Token>,
+    _ended: SyncSender<()>,
+}
+
+/// Waits, for the usual limit at most, until the threads have closed their sessions: a vendor's library that is used while
+/// the process leaves by its destructors may end it with a signal, or keep it for ever.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(self.limit) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the HSM does not let go of its sessions; they are left behind");
+        }
+    }
 }
 
 impl Pool {
@@ -80,15 +97,16 @@ impl Pool {
     pub fn start(token: Arc<Token>, threads: usize, limit: Duration) -> io::Result<Self> {
         let (jobs, waiting) = sync_channel::<Job>(threads * WAITING_PER_THREAD);
         let waiting = Arc::new(Mutex::new(waiting));
+        let (tell_end, ended) = sync_channel(0);
         let busy: Arc<[AtomicU64]> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         let epoch = Instant::now();
         for number in 0..threads {
             let (waiting, busy) = (Arc::clone(&waiting), Arc::clone(&busy));
-            let worker = Worker { token: Arc::clone(&token), session: None };
+            let worker = Worker { session: None, token: Arc::clone(&token), _ended: tell_end.clone() };
             let name = format!("hsm-{number}");
             thread::Builder::new().name(name).spawn(move || worker.serve(&waiting, &busy[number], epoch))?;
         }
-        Ok(Self { jobs, busy, epoch, limit })
+        Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended), busy, epoch, limit })
     }
 
     /// Does `work` on a session and waits for it. Blocks; call it where blocking is allowed.
@@ -129,7 +147,8 @@ impl Pool {
                 let _ = tell.send(worker.perform(&work));
             }
         });
-        match self.jobs.try_send(Job { work, limit }) {
+        let jobs = self.jobs.as_ref().ok_or(HsmError::Busy)?;
+        match jobs.try_send(Job { work, limit }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(HsmError::Busy),
         }

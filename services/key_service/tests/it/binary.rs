@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
+use test_port::free_port;
 
 use crate::support::issuer::{attestation, control_plane};
 use crate::support::vault::{
@@ -43,10 +44,6 @@ pub fn certificates(dir: &Path) -> String {
     std::fs::write(dir.join("tls.pem"), leaf.pem()).unwrap();
     std::fs::write(dir.join("tls.key"), leaf_key.serialize_pem()).unwrap();
     ca.pem()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn program(config: &Path) -> Command {

@@ -2,7 +2,7 @@
 //! TLS, events, sockets, exit codes.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -22,6 +22,7 @@ use public_api::keys::{KeyAttributes, KeyCreateParameters, KeyReleasePolicy};
 use serde_json::{Value, json};
 use snp::launch::PageType;
 use snp::psp::{HostRequest, HostResponse};
+use test_port::free_port;
 
 use crate::lab::{Lab, VM, edit, write};
 
@@ -239,10 +240,6 @@ fn certificates(folder: &Path) -> String {
     write(&folder.join("tls.pem"), leaf.pem().as_bytes());
     write(&folder.join("tls.key"), leaf_key.serialize_pem().as_bytes());
     ca.pem()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {

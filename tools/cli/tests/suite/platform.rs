@@ -1,7 +1,6 @@
 //! A control plane, an attestation service and, where it is wanted, a key service for these tests, and `casemate` as two
 //! tenants run it.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
+use test_port::free_port;
 
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const OTHER_TENANT: &str = "22222222-2222-2222-2222-222222222222";
@@ -26,10 +26,6 @@ pub struct Platform {
     attestation: axum_server::Handle<std::net::SocketAddr>,
     /// Which part of `casemate` the test is about.
     command: &'static str,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Writes an authority, and a certificate for localhost that it signed.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use key_service::app::StartError;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use test_port::free_port;
 
 use crate::support::postgres::{Cluster, Durability};
 use crate::support::vault::Folder;
@@ -26,7 +27,7 @@ async fn refusal(section: &str) -> Option<String> {
 
 /// A server on loopback with TLS and passwords; its port, and the PEM of its authority.
 async fn over_tcp() -> (Cluster, u16, String) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut cluster = Cluster::start(Durability::None);
     let mut connection = cluster.connect("public").await;
     let role =
