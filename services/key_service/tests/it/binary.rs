@@ -14,6 +14,9 @@ use crate::support::vault::{
     AUDIENCE, BASE, CONTROL, Folder, OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy,
 };
 
+/// More than any answer takes on a busy machine: a service that hangs fails its test, and does not hang it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A running service; killed when dropped.
 pub struct Service {
     pub child: Child,
@@ -48,9 +51,7 @@ pub fn certificates(dir: &Path) -> String {
 
 fn program(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_casemate-keys"));
-    command.arg("--config").arg(config).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A line for each request would fill the pipe, which nobody reads while a test runs.
-    command.env("RUST_LOG", "warn");
+    command.arg("--config").arg(config).env("RUST_LOG", "warn");
     command
 }
 
@@ -66,11 +67,15 @@ pub async fn start_with(folder: &Folder, change: impl FnOnce(&mut Command)) -> S
     std::fs::write(dir.join("ca.pem"), &ca).unwrap();
     let port = free_port();
     let mut command = program(&configured(folder, port));
+    // Not a pipe that nobody reads: a full one would hold the service for ever.
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    command.stdout(Stdio::piped()).stderr(log);
     change(&mut command);
     let child = command.spawn().unwrap();
     let client = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes()).unwrap()])
         .no_proxy()
+        .timeout(PATIENCE)
         .build()
         .unwrap();
     let service = Service { child, url: format!("https://localhost:{port}"), client };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::interleavings::{Process, interleave};
+use super::interleavings::{LOADS, Process, interleave};
 use super::kills::{CALLS, CLIENTS, EARLIEST, SPREAD, States, Tally, kills, look, only_recorded};
 use super::load::{Fuse, Load, NAMES};
 use super::requests::{Http, Vault};
@@ -80,8 +80,9 @@ fn folders(database: String) -> [Folder; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_64_clients_of_two_services_were_answered_has_an_order() {
-    let folders = folders(crate::support::postgres::shared().section());
-    interleave(Replicas::start(&folders).await).await;
+    let all: [_; LOADS] = std::array::from_fn(|_| folders(crate::support::postgres::shared().section()));
+    let next = AtomicUsize::new(0);
+    interleave(async || Replicas::start(&all[next.fetch_add(1, Ordering::SeqCst)]).await).await;
 }
 
 /// What was seen of a vault through all of its crashes.
