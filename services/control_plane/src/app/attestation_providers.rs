@@ -11,10 +11,9 @@ use public_api::attestation_policy::{
     ProviderResource, ProviderSettings, TokenAlgorithm, TpmAttestationAuthentication, TrustModel,
 };
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::body::{self, attestation as shapes};
-use super::groups::open_group;
+use super::groups::{in_group, open_group};
 use super::names::{self, ATTESTATION_PROVIDER, Place};
 use super::operations::{failure_message, failure_refusal};
 use super::provider_properties::{TPM_DEFAULT, Wanted};
@@ -50,15 +49,14 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<(Valu
         None => {
             check_free(&mut tx, &group.subscription, &place.name).await?;
             let new = NewResource {
-                id: names::resource_id(&group, TYPE, &place.name),
-                kind: ATTESTATION_PROVIDER,
-                subscription: group.subscription.clone(),
-                group_key: group.key.clone(),
-                name: place.name.clone(),
-                location: app.config.region.clone(),
-                incarnation: Uuid::new_v4().to_string(),
-                desired: json!({"tags": tags, "properties": wanted.stored()}),
                 reached: 0,
+                ..in_group(
+                    app,
+                    &group,
+                    (TYPE, ATTESTATION_PROVIDER),
+                    &place.name,
+                    json!({"tags": tags, "properties": wanted.stored()}),
+                )
             };
             tx.insert_resource(&new, now_millis()).await?;
         }

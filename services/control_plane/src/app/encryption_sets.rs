@@ -7,16 +7,15 @@
 use internal_api::host::{VmPhase, VmState};
 use internal_api::paravisor::Failure;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::body::{self, compute};
-use super::groups::open_group;
+use super::groups::{in_group, open_group};
 use super::names::{self, DES, Place};
 use super::operations::{self, Begun};
 use super::refusal::Refusal;
 use super::vm::{VmFacts, WantedPower};
 use super::{ControlPlane, now_millis, time_text, validation, vaults};
-use crate::store::{NewResource, Resource, StoreError, Tx, Verb, VmRow};
+use crate::store::{Resource, StoreError, Tx, Verb, VmRow};
 
 const TYPE: &str = "Microsoft.Compute/diskEncryptionSets";
 
@@ -35,17 +34,7 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<Writt
     match &existing {
         Some(set) => begun = Some(change(&mut tx, set, desired).await?),
         None => {
-            let new = NewResource {
-                id: names::resource_id(&group, TYPE, &place.name),
-                kind: DES,
-                subscription: group.subscription.clone(),
-                group_key: group.key.clone(),
-                name: place.name.clone(),
-                location: app.config.region.clone(),
-                incarnation: Uuid::new_v4().to_string(),
-                desired,
-                reached: 1,
-            };
+            let new = in_group(app, &group, (TYPE, DES), &place.name, desired);
             tx.insert_resource(&new, now_millis()).await?;
         }
     }

@@ -1,6 +1,7 @@
 //! Resource groups.
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::names::{self, GROUP, SERVED_ELSEWHERE};
 use super::operations::{self, Begun};
@@ -19,6 +20,27 @@ pub async fn open_group(tx: &mut Tx, subscription: &str, name: &str) -> Result<R
         return Err(Refusal::conflict("ResourceGroupBeingDeleted", message));
     }
     Ok(group)
+}
+
+/// A resource that begins its life in a group, and is done when it is written.
+pub fn in_group(
+    app: &ControlPlane,
+    group: &Resource,
+    (type_name, kind): (&str, &'static str),
+    name: &str,
+    desired: Value,
+) -> NewResource {
+    NewResource {
+        id: names::resource_id(group, type_name, name),
+        kind,
+        subscription: group.subscription.clone(),
+        group_key: group.key.clone(),
+        name: name.to_owned(),
+        location: app.config.region.clone(),
+        incarnation: Uuid::new_v4().to_string(),
+        desired,
+        reached: 1,
+    }
 }
 
 /// Creates a group, or replaces its labels; says whether it is new.
@@ -49,7 +71,7 @@ pub async fn put(
                 group_key: key.clone(),
                 name: name.to_owned(),
                 location: app.config.region.clone(),
-                incarnation: uuid::Uuid::new_v4().to_string(),
+                incarnation: Uuid::new_v4().to_string(),
                 desired: json!({"tags": tags}),
                 reached: 1,
             };

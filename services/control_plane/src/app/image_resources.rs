@@ -4,15 +4,14 @@
 //! `sha256:{digest of the manifest}`. Without that, each image of the catalogue answers to its own name in every group.
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::body::{self, compute};
-use super::groups::open_group;
+use super::groups::{in_group, open_group};
 use super::images::Image;
 use super::names::{self, IMAGE, Place};
 use super::refusal::Refusal;
 use super::{ControlPlane, now_millis, validation};
-use crate::store::{NewResource, Resource, Tx};
+use crate::store::{Resource, Tx};
 
 const TYPE: &str = "Microsoft.Compute/images";
 
@@ -63,17 +62,7 @@ pub async fn put(app: &ControlPlane, place: &Place, text: &[u8]) -> Result<(Valu
         }
         Some(image) => drop(tx.change_resource(image, &desired, true, now_millis()).await?),
         None => {
-            let new = NewResource {
-                id: names::resource_id(&group, TYPE, &place.name),
-                kind: IMAGE,
-                subscription: group.subscription.clone(),
-                group_key: group.key.clone(),
-                name: place.name.clone(),
-                location: app.config.region.clone(),
-                incarnation: Uuid::new_v4().to_string(),
-                desired,
-                reached: 1,
-            };
+            let new = in_group(app, &group, (TYPE, IMAGE), &place.name, desired);
             tx.insert_resource(&new, now_millis()).await?;
         }
     }

@@ -4,13 +4,12 @@
 //! user-mode network with one forwarded port, so nothing here filters or routes; each answer says so.
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use super::groups::{open_group, tags_of};
+use super::groups::{in_group, open_group, tags_of};
 use super::names::{self, NIC, Place};
 use super::refusal::Refusal;
 use super::{ControlPlane, now_millis, validation};
-use crate::store::{NewResource, Resource};
+use crate::store::Resource;
 
 /// A type of stored resource.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,17 +72,7 @@ pub async fn put(
     match &existing {
         Some(resource) => drop(tx.change_resource(resource, &desired, true, now_millis()).await?),
         None => {
-            let new = NewResource {
-                id: names::resource_id(&group, kind.name, &place.name),
-                kind: kind.kind,
-                subscription: group.subscription.clone(),
-                group_key: group.key.clone(),
-                name: place.name.clone(),
-                location: app.config.region.clone(),
-                incarnation: Uuid::new_v4().to_string(),
-                desired,
-                reached: 1,
-            };
+            let new = in_group(app, &group, (kind.name, kind.kind), &place.name, desired);
             tx.insert_resource(&new, now_millis()).await?;
         }
     }

@@ -7,12 +7,11 @@
 use public_api::resource_id::ResourceId;
 use public_api::vaults::{VaultAccess, VaultKind, VaultResource, VaultRoleAssignment, VaultSettings};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::attestation_providers::settled;
-use super::body::schema::ObjectType;
+use super::body::table::ObjectType;
 use super::body::{self, key_vault as shapes};
-use super::groups::{open_group, tags_of};
+use super::groups::{in_group, open_group, tags_of};
 use super::names::{self, MANAGED_HSM, Place, ROLE_ASSIGNMENT, VAULT};
 use super::operations::{failure_message, failure_refusal};
 use super::refusal::{Kind, Refusal};
@@ -113,15 +112,8 @@ pub async fn put(
         None => {
             check_free(&mut tx, &group.subscription, &place.name).await?;
             let new = NewResource {
-                id: names::resource_id(&group, family.name, &place.name),
-                kind: family.key,
-                subscription: group.subscription.clone(),
-                group_key: group.key.clone(),
-                name: place.name.clone(),
-                location: app.config.region.clone(),
-                incarnation: Uuid::new_v4().to_string(),
-                desired,
                 reached: 0,
+                ..in_group(app, &group, (family.name, family.key), &place.name, desired)
             };
             tx.insert_resource(&new, now_millis()).await?;
         }

@@ -134,7 +134,8 @@ fn refuses_parameters(error: &HsmError) -> bool {
     )
 }
 
-fn decrypted(
+/// What a token decrypts.
+pub fn decrypted(
     connection: &Connection<'_>,
     mechanism: &Mechanism<'_>,
     key: ObjectHandle,

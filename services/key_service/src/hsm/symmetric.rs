@@ -10,7 +10,7 @@ use super::error::{Doing as _, HsmError};
 use super::mechanisms::Purpose;
 use super::object::{self, KeyId};
 use super::pool::Connection;
-use super::private::of_value;
+use super::private::{decrypted, of_value};
 use crate::crypto::kind::Family;
 use crate::crypto::oct::{BLOCK, CbcPadding, GCM_IV, GCM_TAG, GcmOutput};
 
@@ -103,16 +103,6 @@ fn cbc(padding: CbcPadding, iv: &[u8]) -> Result<Mechanism<'static>, HsmError> {
         CbcPadding::None => Mechanism::AesCbc(iv),
         CbcPadding::Pkcs7 => Mechanism::AesCbcPad(iv),
     })
-}
-
-fn decrypted(
-    connection: &Connection<'_>,
-    mechanism: &Mechanism<'_>,
-    key: ObjectHandle,
-    value: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, HsmError> {
-    let done = connection.session.decrypt(mechanism, key, value).map(Zeroizing::new);
-    done.map_err(|error| of_value(connection, error, "decrypt"))
 }
 
 /// Wraps a value of whole words. A token wraps objects, so the value becomes one for the time of the call.

@@ -1,11 +1,9 @@
 //! The unmodified Azure CLI against the program itself. It is large, so no lane installs it: CONTRIBUTING.md says how to run
 //! this.
 
-use std::process::Stdio;
-
-use crate::binary::{Service, caller, start};
+use crate::clients::Script;
 use crate::support::softhsm::with_token_as;
-use crate::support::vault::{Folder, OFFICER};
+use crate::support::vault::Folder;
 
 #[tokio::test]
 #[ignore = "needs the Azure CLI: set CASEMATE_AZ_PYTHON"]
@@ -22,21 +20,8 @@ fn the_azure_cli_does_the_same_with_keys_in_a_token() {
 
 /// Runs `tests/clients/az_keys.py`. `CASEMATE_AZ_PYTHON` names a Python that has azure-cli.
 async fn cli(hsm_platform: Option<&str>) {
-    let python =
-        std::env::var("CASEMATE_AZ_PYTHON").expect("CASEMATE_AZ_PYTHON names a Python with azure-cli");
     let folder = Folder::new();
-    let service: Service = start(&folder).await;
-    let output = tokio::process::Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/az_keys.py"))
-        .env("CASEMATE_VAULT", &service.url)
-        .env("CASEMATE_HSM_PLATFORM", hsm_platform.unwrap_or_default())
-        .env("CASEMATE_FOLDER", folder.dir.path())
-        .env("CASEMATE_OFFICER", caller(OFFICER))
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("Python runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.trim_end().ends_with("checks, all done"), "{out}\n{err}");
+    let mut script = Script::of(&folder, ("CASEMATE_AZ_PYTHON", "az_keys.py"), hsm_platform).await;
+    script.command.env("CASEMATE_FOLDER", folder.dir.path());
+    script.passes().await;
 }

@@ -31,8 +31,16 @@ impl Drop for Service {
     }
 }
 
-/// A CA and a leaf for `localhost`; returns the CA's PEM.
+/// A CA and a leaf for `localhost` in a folder; returns the CA's PEM.
 pub fn certificates(dir: &Path) -> String {
+    let (ca, leaf, key) = issued();
+    std::fs::write(dir.join("tls.pem"), leaf).unwrap();
+    std::fs::write(dir.join("tls.key"), key).unwrap();
+    ca
+}
+
+/// PEM of a CA, and of a leaf for `localhost` with its key.
+pub fn issued() -> (String, String, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -44,9 +52,7 @@ pub fn certificates(dir: &Path) -> String {
     let leaf_key = KeyPair::generate().unwrap();
     let leaf =
         CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-    std::fs::write(dir.join("tls.pem"), leaf.pem()).unwrap();
-    std::fs::write(dir.join("tls.key"), leaf_key.serialize_pem()).unwrap();
-    ca.pem()
+    (ca.pem(), leaf.pem(), leaf_key.serialize_pem())
 }
 
 fn program(config: &Path) -> Command {

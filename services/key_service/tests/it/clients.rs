@@ -25,29 +25,48 @@ fn the_python_sdk_does_the_same_with_keys_in_a_token() {
 
 /// Runs `tests/clients/sdk_keys.py`. `CASEMATE_SDK_PYTHON` names a Python that has azure-keyvault-keys.
 async fn sdk(hsm_platform: Option<&str>) {
-    let python =
-        std::env::var("CASEMATE_SDK_PYTHON").expect("CASEMATE_SDK_PYTHON names a Python with the SDK");
     let folder = Folder::new();
-    let service: Service = start(&folder).await;
+    let mut script = Script::of(&folder, ("CASEMATE_SDK_PYTHON", "sdk_keys.py"), hsm_platform).await;
     let evidence: Vec<String> = (0..20).map(|_| attestation().token(&evidence_at(unix_now(), 0))).collect();
     let transfer: Pkcs8V1Der<'_> = transfer_key().as_der().expect("PKCS#8");
     let policy = String::from_utf8(decoded(&policy(&platform_conditions()))).expect("JSON");
-    let output = tokio::process::Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk_keys.py"))
-        .env("CASEMATE_VAULT", &service.url)
-        .env("CASEMATE_HSM_PLATFORM", hsm_platform.unwrap_or_default())
-        .env("CASEMATE_CA", folder.dir.path().join("ca.pem"))
-        .env("CASEMATE_OFFICER", caller(OFFICER))
+    let command = script.command.env("CASEMATE_CA", folder.dir.path().join("ca.pem"));
+    command
         .env("CASEMATE_RELEASER", caller(RELEASE_USER))
         .env("CASEMATE_POLICY", policy)
         .env("CASEMATE_EVIDENCE", json!(evidence).to_string())
         .env("CASEMATE_TRANSFER_KEY", public_api::encoding::to_base64(transfer.as_ref()))
-        .env("NO_PROXY", "localhost,127.0.0.1")
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("Python runs");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{out}\n{err}");
-    assert!(out.trim_end().ends_with("checks, all done"), "{out}\n{err}");
+        .env("NO_PROXY", "localhost,127.0.0.1");
+    script.passes().await;
+}
+
+/// A script of `tests/clients`, and the program that it is pointed at.
+pub struct Script {
+    pub command: tokio::process::Command,
+    _service: Service,
+}
+
+impl Script {
+    /// Starts the program; `python` names the variable that names the Python that has what the script needs.
+    pub async fn of(folder: &Folder, (python, file): (&str, &str), hsm_platform: Option<&str>) -> Self {
+        let python = std::env::var(python)
+            .unwrap_or_else(|_| panic!("{python} names a Python that has what {file} needs"));
+        let service = start(folder).await;
+        let mut command = tokio::process::Command::new(python);
+        command
+            .arg(format!("{}/tests/clients/{file}", env!("CARGO_MANIFEST_DIR")))
+            .env("CASEMATE_VAULT", &service.url)
+            .env("CASEMATE_HSM_PLATFORM", hsm_platform.unwrap_or_default())
+            .env("CASEMATE_OFFICER", caller(OFFICER))
+            .stdin(Stdio::null());
+        Self { command, _service: service }
+    }
+
+    /// Runs it to its end.
+    pub async fn passes(mut self) {
+        let output = self.command.output().await.expect("Python runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{out}\n{err}");
+        assert!(out.trim_end().ends_with("checks, all done"), "{out}\n{err}");
+    }
 }

@@ -1,19 +1,7 @@
 //! The tables of Microsoft.Attestation's bodies, from `specification/attestation/resource-manager` 2021-06-01 of
 //! Azure/azure-rest-api-specs; JSON Web Keys as RFC 7517 and RFC 7518 section 6 name their members.
 
-use super::schema::{Kind, Member, ObjectType};
-
-const fn member(name: &'static str, kind: Kind) -> Member {
-    Member { name, kind }
-}
-
-const fn text(name: &'static str) -> Member {
-    member(name, Kind::Text)
-}
-
-const fn shown(name: &'static str) -> Member {
-    member(name, Kind::ReadOnly)
-}
+use super::table::{Kind, Member, ObjectType, member, shown, text};
 
 /// A private part of a key: whoever sends one has sent too much.
 const fn private(name: &'static str) -> Member {

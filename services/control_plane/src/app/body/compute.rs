@@ -2,35 +2,7 @@
 //!
 //! What is in `ReadOnly` is what our own answers show and what therefore comes back in a `GET`, change, `PUT`.
 
-use super::schema::{EnumType, Kind, Member, ObjectType};
-
-const fn member(name: &'static str, kind: Kind) -> Member {
-    Member { name, kind }
-}
-
-const fn text(name: &'static str) -> Member {
-    member(name, Kind::Text)
-}
-
-const fn flag(name: &'static str) -> Member {
-    member(name, Kind::Bool)
-}
-
-const fn object(name: &'static str, shape: &'static ObjectType) -> Member {
-    member(name, Kind::Object(shape))
-}
-
-const fn choice(name: &'static str, words: &'static EnumType) -> Member {
-    member(name, Kind::Enum(words))
-}
-
-const fn shown(name: &'static str) -> Member {
-    member(name, Kind::ReadOnly)
-}
-
-const fn absent(name: &'static str) -> Member {
-    member(name, Kind::NotOffered)
-}
+use super::table::{EnumType, Kind, ObjectType, absent, choice, flag, member, object, shown, text};
 
 /// `PUT` of a virtual machine.
 pub static VIRTUAL_MACHINE: ObjectType = ObjectType {

@@ -1,31 +1,7 @@
 //! The tables of Microsoft.KeyVault's and Microsoft.Authorization's bodies, from the models of `azure-mgmt-keyvault` 14.1 and
 //! `azure-mgmt-authorization` 4.0.
 
-use super::schema::{EnumType, Kind, Member, ObjectType};
-
-const fn member(name: &'static str, kind: Kind) -> Member {
-    Member { name, kind }
-}
-
-const fn text(name: &'static str) -> Member {
-    member(name, Kind::Text)
-}
-
-const fn flag(name: &'static str) -> Member {
-    member(name, Kind::Bool)
-}
-
-const fn shown(name: &'static str) -> Member {
-    member(name, Kind::ReadOnly)
-}
-
-const fn absent(name: &'static str) -> Member {
-    member(name, Kind::NotOffered)
-}
-
-const fn object(name: &'static str, shape: &'static ObjectType) -> Member {
-    member(name, Kind::Object(shape))
-}
+use super::table::{EnumType, Kind, ObjectType, absent, flag, member, object, shown, text};
 
 /// `PUT` of a vault.
 pub static VAULT: ObjectType = ObjectType {

@@ -1,6 +1,6 @@
 //! Request bodies: strict about names and types, lenient where Azure's clients are sloppy.
 //!
-//! A body is JSON checked against a table ([`schema::ObjectType`]): member names and enum values are matched without
+//! A body is JSON checked against a table ([`table::ObjectType`]): member names and enum values are matched without
 //! regard to case and come out in the spelling of the specification, `"true"` passes for `true`, `null` is the same as
 //! absent, read-only members are dropped. An unknown member is refused with the text that Azure's serialiser gives.
 
@@ -9,12 +9,13 @@ pub mod compute;
 pub mod key_vault;
 mod position;
 pub mod schema;
+pub mod table;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::refusal::{Kind, Refusal};
-use schema::ObjectType;
+use table::ObjectType;
 
 /// Parses a body and brings it into the table's shape.
 pub fn parse(text: &[u8], shape: &'static ObjectType) -> Result<Value, Refusal> {

@@ -2,57 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// A type of object.
-#[derive(Debug)]
-pub struct ObjectType {
-    /// Name as the error text shows it.
-    pub name: &'static str,
-    /// What it may hold.
-    pub members: &'static [Member],
-}
-
-/// A member of an object.
-#[derive(Debug)]
-pub struct Member {
-    /// Name in the specification's spelling.
-    pub name: &'static str,
-    /// What its value may be.
-    pub kind: Kind,
-}
-
-/// What a value may be.
-#[derive(Debug)]
-pub enum Kind {
-    /// Text.
-    Text,
-    /// `true`, `false`, or the same in quotes.
-    Bool,
-    /// A whole number, or the same in quotes.
-    Int,
-    /// One of some words.
-    Enum(&'static EnumType),
-    /// An object.
-    Object(&'static ObjectType),
-    /// A list.
-    List(&'static Kind),
-    /// Free names, text values.
-    Labels,
-    /// Anything; kept and shown again, without an effect.
-    Any,
-    /// Shown by us, accepted and dropped when it comes back.
-    ReadOnly,
-    /// Known to Azure, not offered here: refused unless it is empty or false.
-    NotOffered,
-}
-
-/// A set of words.
-#[derive(Debug)]
-pub struct EnumType {
-    /// Name as the error text shows it.
-    pub name: &'static str,
-    /// The words in the specification's spelling.
-    pub values: &'static [&'static str],
-}
+use super::table::{EnumType, Kind, ObjectType};
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]

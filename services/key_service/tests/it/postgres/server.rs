@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use key_service::app::StartError;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use test_port::free_port;
 
+use crate::binary::issued;
 use crate::support::postgres::{Cluster, Durability};
 use crate::support::vault::Folder;
 
@@ -35,7 +35,7 @@ async fn over_tcp() -> (Cluster, u16, String) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(role)).execute(&mut connection).await.unwrap();
     cluster.stop();
     let data = cluster.folder().join("data");
-    let (ca, certificate, key) = certificates();
+    let (ca, certificate, key) = issued();
     std::fs::write(data.join("server.crt"), certificate).unwrap();
     write_key(&data.join("server.key"), &key);
     let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\nhostnossl all all 127.0.0.1/32 scram-sha-256\n";
@@ -50,32 +50,13 @@ fn write_key(path: &std::path::Path, text: &str) {
     crate::support::postgres::own(path);
 }
 
-/// An authority, and a certificate of it for `localhost` with its key.
-fn certificates() -> (String, String, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "test authority of a database");
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let ca = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf =
-        CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-    (ca.pem(), leaf.pem(), leaf_key.serialize_pem())
-}
-
 #[tokio::test]
 async fn a_server_on_the_network_is_verified_and_asks_for_the_password() {
     let (_cluster, port, ca) = over_tcp().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let files = [
-        ("ca.pem", ca),
-        ("other.pem", certificates().0),
-        ("right", SECRET.to_owned()),
-        ("wrong", "no".to_owned()),
-    ];
+    let files =
+        [("ca.pem", ca), ("other.pem", issued().0), ("right", SECRET.to_owned()), ("wrong", "no".to_owned())];
     for (name, text) in files {
         std::fs::write(path(name), text).unwrap();
         std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
