@@ -34,12 +34,15 @@ pub const KEY_ID: &str = "https://keys.example/keys/vm/0123456789abcdef012345678
 /// Another key, which may follow the first where [`FakeServices::consents`] says so.
 pub const NEXT_KEY_ID: &str = "https://keys.example/keys/customers/fedcba9876543210fedcba9876543210";
 
+/// A change of an answer.
+pub type Spoil = fn(&mut ReleasePayload, &Jwk);
+
 /// Both services.
 #[derive(Default)]
 pub struct FakeServices {
     state: Mutex<State>,
     /// Changes an answer of `release` on its way.
-    pub spoil: Mutex<Option<fn(&mut ReleasePayload, &Jwk)>>,
+    pub spoil: Mutex<Option<Spoil>>,
     /// The next calls of `release` and `certify_attestation_key` are not answered.
     pub deaf: Mutex<bool>,
     /// Certificates given out.
