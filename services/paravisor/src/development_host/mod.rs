@@ -116,7 +116,10 @@ fn watch_key(running: &Arc<Running>, observer: &Arc<LineWriter>) {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the pause between two questions; only the process's end ends it")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the pause between two questions; only the process's end ends it"
+)]
 fn keep_asking(running: &Running, observer: &LineWriter) {
     let begun = Instant::now();
     let mut watch = Watch::new(running.key_check());

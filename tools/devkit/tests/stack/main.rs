@@ -8,6 +8,7 @@ mod points;
 mod rounds;
 mod site;
 mod state;
+mod tenant;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         check("the_host_agent_crashes_at_each_of_its_points", |s| points_of(s, "host-agent")),
         check("the_paravisor_crashes_at_each_of_its_points", |s| points_of(s, "paravisor")),
         check("each_process_is_killed_while_a_vm_is_made", kills::while_a_vm_is_made),
+        check("a_vms_key_is_exchanged_rotated_revoked_and_its_disk_exported", tenant::keys_change_under_a_vm),
     ];
     run(Scenario::default(), &checks)
 }
