@@ -97,7 +97,8 @@ fn platforms_key_again(site: &Site, key: &str) -> Result<()> {
 
 /// The disk as one image that stock `cryptsetup` opens with what the tenant's private key unwraps.
 fn exported(platform: &Installation, folder: &Path, known: &[&str]) -> Result<()> {
-    let export = [&["disk", "export", VM, "--to", &path(folder, "image.raw")], known].concat();
+    let image = path(folder, "image.raw");
+    let export = [&["disk", "export", VM, "--to", &image], known].concat();
     let made = platform.json(&export)?;
     let file = platform.vm_dir(VM)?.join("guest-state.vmgs.recovery.json");
     let file = file.to_str().context("a path in UTF-8")?;
