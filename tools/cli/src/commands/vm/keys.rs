@@ -51,13 +51,14 @@ pub async fn change(change: &Change, profile: &Profile, printer: &Printer) -> Re
     let Target { name, resource_group } = &change.target;
     let path = arm.vm(resource_group, name);
     if change.platform || change.disk_encryption_set.is_some() {
-        let disk = arm.get(&path).await?;
-        let disk = disk["properties"]["storageProfile"]["osDisk"]["managedDisk"]["id"].as_str();
+        let before = arm.get(&path).await?;
+        let disk = before["properties"]["storageProfile"]["osDisk"]["managedDisk"]["id"].as_str();
         let disk = disk.context("the VM shows no disk")?.to_owned();
         let profile = security_profile(&arm, change);
         let body = json!({"properties": {"securityProfile": profile}});
         arm.begin(Method::PATCH, &disk, Some(&body)).await?;
-        wait(&arm, &path, &wanted(&arm, change).await?, printer).await?;
+        let stale = &before["properties"]["casemate"]["key"]["failure"];
+        wait(&arm, &path, (&wanted(&arm, change).await?, stale), printer).await?;
     }
     let vm = arm.get(&path).await?;
     let key = &vm["properties"]["casemate"]["key"];
@@ -85,8 +86,9 @@ fn set_path(arm: &Arm, group: &str, name: &str) -> String {
     format!("{}/providers/Microsoft.Compute/diskEncryptionSets/{name}", arm.group(group))
 }
 
-/// Waits until a running VM has moved. A VM that is off moves when it starts.
-async fn wait(arm: &Arm, path: &str, wanted: &Wanted, printer: &Printer) -> Result<()> {
+/// Waits until a running VM has moved. A VM that is off moves when it starts. The refusal that stood there before may be of
+/// an earlier try: the host tries again by itself.
+async fn wait(arm: &Arm, path: &str, (wanted, stale): (&Wanted, &Value), printer: &Printer) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let vm = arm.get(path).await?;
@@ -95,7 +97,7 @@ async fn wait(arm: &Arm, path: &str, wanted: &Wanted, printer: &Printer) -> Resu
         let known = wanted.is(&vm);
         match ours["key"]["state"].as_str() {
             Some("inUse") if known && ours["key"]["wanted"] == ours["key"]["inUse"] => return Ok(()),
-            Some("refused") if known => {
+            Some("refused") if known && (ours["key"]["failure"] != *stale || Instant::now() > deadline) => {
                 let failure = &ours["key"]["failure"];
                 let said = format!("{}: {}", text(&failure["code"]), text(&failure["actual"]));
                 return Err(Failure::refused(said, text(&failure["remedy"])));
