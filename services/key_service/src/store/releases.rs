@@ -129,7 +129,8 @@ pub async fn reset_generation(
     now: i64,
 ) -> Result<Vec<String>, StoreError> {
     const SQL: &str = "UPDATE generations SET generation = $1, updated = $2 WHERE name = $3 AND vm_id = $4";
-    const RETIRED: &str = "UPDATE retired_generations SET generation = $1 WHERE vm_id = $2 AND generation > $1
+    const RETIRED: &str =
+        "UPDATE retired_generations SET generation = $1 WHERE vm_id = $2 AND generation > $1
          AND version IN (SELECT v.version FROM key_versions v WHERE v.name = $3)";
     let to = i64::try_from(to).map_err(|_| StoreError::Corrupt("generation"))?;
     let names = names_of_state(connection, name, vm_id).await?;
@@ -146,7 +147,8 @@ async fn names_of_state(
     name: &str,
     vm_id: &str,
 ) -> Result<Vec<String>, StoreError> {
-    const SQL: &str = "SELECT lower(g.name) FROM generations g WHERE g.vm_id = $2 AND (g.name = $1 OR g.lineage =
+    const SQL: &str =
+        "SELECT lower(g.name) FROM generations g WHERE g.vm_id = $2 AND (g.name = $1 OR g.lineage =
          (SELECT o.lineage FROM generations o WHERE o.name = $1 AND o.vm_id = $2)) ORDER BY 1";
     on!(&mut *connection, |executor| {
         Ok(sqlx::query_scalar(SQL).bind(folded(name)).bind(vm_id).fetch_all(executor).await?)

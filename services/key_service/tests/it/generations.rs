@@ -1,5 +1,7 @@
 //! Guest-state generations: never an older one, never two steps at once, for ever.
 
+mod reset;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
