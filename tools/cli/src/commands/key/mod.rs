@@ -145,9 +145,7 @@ pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result
         Command::Backup(backup) => backup::backup(&backup, &vault, printer).await,
         Command::Restore(restore) => backup::restore(&restore, &vault, printer).await,
         Command::RotationPolicy(command) => rotation::run(&command, &vault, printer).await,
-        Command::Generation(command) => {
-            generation::run(&command, &KeyClient(keys.0.clone()), printer).await
-        }
+        Command::Generation(command) => generation::run(&command, &KeyClient(keys.0.clone()), printer).await,
         Command::Encrypt(cipher) => value::run("encrypt", &cipher, &vault, printer).await,
         Command::Decrypt(cipher) => value::run("decrypt", &cipher, &vault, printer).await,
         Command::Wrap(cipher) => value::run("wrapkey", &cipher, &vault, printer).await,
