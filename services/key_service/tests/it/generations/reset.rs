@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{accepted, present, refused, vault_with_key};
 use crate::support::issuer::attestation;
-use crate::support::vault::{Answer, OFFICER, OTHER_VM, RELEASE_USER, USER, VM, Vault, platform_conditions};
+use crate::support::vault::{Answer, OFFICER, OTHER_VM, RELEASE_USER, USER, VM, Vault};
 
 async fn reset_at(vault: &Vault, path: &str, from: u64, to: u64) -> Answer {
     vault.officer("PUT", path, &json!({"from": from, "to": to})).await
