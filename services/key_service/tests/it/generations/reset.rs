@@ -27,7 +27,7 @@ pub(super) fn only(generation: u64) -> Value {
 }
 
 /// A vault whose key has released generations 0 to `last`.
-pub(super) async fn vault_at(last: u64) -> Vault {
+async fn vault_at(last: u64) -> Vault {
     let vault = vault_with_key().await;
     for generation in 0..=last {
         accepted(&vault, generation).await;

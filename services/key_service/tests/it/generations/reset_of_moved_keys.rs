@@ -1,44 +1,14 @@
-//! Resets of guest states that were moved from key to key, and of keys that were purged and restored.
+//! Resets of guest states that were moved from key to key.
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::reset::{listed, not_reset, only, reset, vault_at};
-use super::{accepted, refused, vault_with_key};
+use super::reset::{listed, not_reset, only, reset};
+use super::{accepted, vault_with_key};
 use crate::support::issuer::attestation;
 use crate::support::vault::{Answer, RELEASE_USER, Vault, platform_conditions};
 
-async fn backup(vault: &Vault) -> Value {
-    vault.officer("POST", "/keys/platform/backup", &Value::Null).await.ok()
-}
-
-async fn purge_and_restore(vault: &Vault, backup: &Value) {
-    vault.officer("DELETE", "/keys/platform", &Value::Null).await.ok();
-    vault.officer("DELETE", "/deletedkeys/platform", &Value::Null).await;
-    vault.officer("POST", "/keys/restore", backup).await.ok();
-}
-
-/// What a purged key had released does not come back by a later purge. What a backup of the key from before the reset says
-/// does: refusing too much is put right by another reset, releasing too much by nothing.
-#[tokio::test]
-async fn a_key_that_is_purged_and_restored_after_a_reset() {
-    let vault = vault_at(5).await;
-    let early = backup(&vault).await;
-    purge_and_restore(&vault, &early).await;
-    reset(&vault, "platform", 5, 2).await.ok();
-    accepted(&vault, 3).await;
-    let late = backup(&vault).await;
-    purge_and_restore(&vault, &late).await;
-    assert_eq!(listed(&vault, "platform").await, only(3));
-    refused(&vault, 2, "RollbackRefused", "3 or 4").await;
-    accepted(&vault, 4).await;
-    purge_and_restore(&vault, &early).await;
-    assert_eq!(listed(&vault, "platform").await, only(5));
-    reset(&vault, "platform", 5, 4).await.ok();
-    accepted(&vault, 4).await;
-}
-
-/// `old` has let `new` follow, and the state has moved; `third` has released the same VM's state on its own.
+/// `platform` has let `new` follow, and the state has moved; `third` has released the same VM's state on its own.
 async fn moved() -> (Vault, String) {
     let vault = vault_with_key().await;
     for name in ["new", "third"] {
