@@ -17,6 +17,7 @@ use crate::collateral::{PrefetchRequest, Prefetched};
 use crate::decision_log::Entry;
 use crate::denial::ErrorBody;
 use crate::jwk::JwkSet;
+use crate::key_generations::{GenerationListResult, GenerationResetParameters, GenerationResetResult};
 use crate::keys::{KeyBundle, KeyCreateParameters, KeyReleaseParameters, KeyReleaseResult};
 use crate::vaults::{VaultResource, VaultSettings, VaultView};
 
@@ -308,6 +309,23 @@ impl KeyClient {
         parameters: &KeyReleaseParameters,
     ) -> Result<KeyReleaseResult, ClientError> {
         self.0.post(&format!("{key_path}/release?api-version={KEYS_API_VERSION}"), parameters).await
+    }
+
+    /// The newest released generation of each VM under a key's name.
+    pub async fn generations(&self, name: &str) -> Result<GenerationListResult, ClientError> {
+        self.0.get(&format!("/keys/{name}/generations?api-version={KEYS_API_VERSION}")).await
+    }
+
+    /// Puts a VM's newest generation back, so that a guest state that was restored from a backup gets its key again.
+    pub async fn reset_generation(
+        &self,
+        name: &str,
+        vm_id: &str,
+        parameters: GenerationResetParameters,
+    ) -> Result<GenerationResetResult, ClientError> {
+        let body = serde_json::to_value(parameters).expect("messages have only string keys");
+        let path = format!("/keys/{name}/generations/{vm_id}?api-version={KEYS_API_VERSION}");
+        self.0.json(self.0.send(reqwest::Method::PUT, &path, Some(&body)).await?).await
     }
 
     /// Entries of the decision log after `sequence`.

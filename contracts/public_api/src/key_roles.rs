@@ -1,7 +1,8 @@
 //! Azure's built-in roles over keys, with the data actions of each.
 //!
 //! Sources: Azure RBAC documentation, "Azure built-in roles for Security" (Key Vault roles); Azure Key Vault documentation,
-//! "Local RBAC built-in roles for Managed HSM". Actions on secrets and certificates are left out: nobody here has any.
+//! "Local RBAC built-in roles for Managed HSM". Actions on secrets and certificates are left out: nobody here has any. One action
+//! is added: `keys/generations/write/action` of a managed HSM, which is ours, is a crypto officer's as it is in a vault.
 
 /// A built-in role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,7 @@ pub const KEY_ROLES: &[KeyRole] = &[
             "Microsoft.KeyVault/managedHsm/keys/deletedKeys/delete",
             "Microsoft.KeyVault/managedHsm/keys/deletedKeys/recover/action",
             "Microsoft.KeyVault/managedHsm/keys/export/action",
+            "Microsoft.KeyVault/managedHsm/keys/generations/write/action",
         ],
     },
     KeyRole {
@@ -201,6 +203,13 @@ mod tests {
             ("Key Vault Crypto Officer", "VAULTS/KEYS/release/action", true),
             ("Key Vault Crypto Officer", "vaults/log/action", false),
             ("Key Vault Crypto User", "vaults/keys/create/action", false),
+            ("Key Vault Crypto Officer", "vaults/keys/generations/write/action", true),
+            ("Key Vault Crypto User", "vaults/keys/generations/write/action", false),
+            ("Key Vault Crypto Service Release User", "vaults/keys/generations/write/action", false),
+            ("Key Vault Reader", "vaults/keys/generations/write/action", false),
+            ("Managed HSM Crypto Officer", "managedHsm/keys/generations/write/action", true),
+            ("Managed HSM Crypto User", "managedHsm/keys/generations/write/action", false),
+            ("Managed HSM Administrator", "managedHsm/keys/generations/write/action", false),
             ("Key Vault Crypto User", "vaults/keys/release/action", false),
             ("Key Vault Crypto Service Release User", "vaults/keys/read", false),
             ("Key Vault Reader", "vaults/keys/read", true),

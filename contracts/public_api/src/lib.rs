@@ -12,6 +12,7 @@ pub mod decision_log;
 pub mod denial;
 pub mod encoding;
 pub mod jwk;
+pub mod key_generations;
 pub mod key_import;
 pub mod key_operations;
 pub mod key_roles;

@@ -21,7 +21,7 @@
 //!
 //! A backup opens in the vault that made it and nowhere else, not even in another vault of the same subscription (Azure lets
 //! it there): a key never leaves its vault but by a release. It brings back policies as they were when it was
-//! made, but never a generation: that of a purged key is remembered apart.
+//! made, but never a generation: that of a purged key is remembered apart. Only a reset puts one back, by a call of its own.
 //!
 //! # A release, step by step
 //!
@@ -43,6 +43,10 @@
 //!
 //! A request that names a `successor` is answered only if the released key's owner lets that key follow it, with a statement
 //! that the released key has signed (see [`app::succession`]); the guest state's generation then goes along.
+//!
+//! A guest state that was restored from a backup is older than the last one released, and is refused. A Crypto Officer, and
+//! nobody who may only release, can put the newest generation back from what it is to what the restored state has, in one
+//! transaction with its log entry ([`app::reset`] says what that permits).
 //!
 //! The answer is a JWS, signed by an identity that the service makes at its first start. Its root certificate lies in
 //! `release-signing-root.pem` of the data folder, and `/health` shows its SHA-256.
@@ -181,7 +185,7 @@
 //! # Routes
 //!
 //! `/keys`, `/keys/{n}[/{v}]` (PUT imports), `/keys/{n}/create`, `.../versions`, `.../backup`, `.../rotate`,
-//! `.../rotationpolicy`, `/keys/restore`; `/keys/{n}[/{v}]/` with `encrypt`, `decrypt`, `wrapkey`, `unwrapkey`, `sign`,
+//! `.../rotationpolicy`, `.../generations[/{vmId}]` (ours), `/keys/restore`; `/keys/{n}[/{v}]/` with `encrypt`, `decrypt`, `wrapkey`, `unwrapkey`, `sign`,
 //! `verify` and `release`; `/deletedkeys[/{n}[/recover]]`, `/rng`, `/log?after=N`; at the default vault
 //! `/casemate/vaults[/{n}]` and `/casemate/deletedvaults[/{n}[/recover]]`; open to all are `/health`,
 //! `/health/live`, `/health/ready` and `/openapi.json`, open to the machine's own callers `/metrics`. `/keys/{n}/` and

@@ -4,6 +4,8 @@
 mod attestation;
 #[path = "suite/disk.rs"]
 mod disk;
+#[path = "suite/guest.rs"]
+mod guest;
 #[path = "suite/image_import.rs"]
 mod image_import;
 #[path = "suite/key.rs"]

@@ -50,10 +50,12 @@ pub enum Kind {
     Random,
     /// `release`
     Release,
+    /// A VM's newest generation was put back.
+    ResetGeneration,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 19] = [
+    const ALL: [(Self, &'static str); 20] = [
         (Self::Create, "create"),
         (Self::Import, "import"),
         (Self::Update, "update"),
@@ -73,6 +75,7 @@ impl Kind {
         (Self::Verify, "verify"),
         (Self::Random, "random"),
         (Self::Release, "release"),
+        (Self::ResetGeneration, "reset_generation"),
     ];
 
     /// Of a use of a key.
@@ -115,7 +118,9 @@ impl Outcome {
     fn of<T>(result: &Result<T, AppError>) -> Self {
         let Err(error) = result else { return Self::Done };
         match error {
-            AppError::Denied(_) | AppError::NoToken | AppError::BadToken(_) => Self::Refused,
+            AppError::Denied(_) | AppError::NotReset(_) | AppError::NoToken | AppError::BadToken(_) => {
+                Self::Refused
+            }
             AppError::BadParameter { .. }
             | AppError::KeyNotFound(_)
             | AppError::Conflict(_)

@@ -1,5 +1,6 @@
 //! How a request can end other than well.
 
+use super::reset::ResetRefused;
 use crate::crypto::error::CryptoError;
 use crate::crypto::seal::SealBroken;
 use crate::hsm::HsmError;
@@ -13,6 +14,9 @@ pub enum AppError {
     /// Refused, with the reason; it is in the decision log.
     #[error(transparent)]
     Denied(Refusal),
+    /// A generation that is not put back; it is in the decision log.
+    #[error(transparent)]
+    NotReset(ResetRefused),
     /// No bearer token.
     #[error("AKV10000: Request is missing a Bearer or PoP token.")]
     NoToken,

@@ -1,4 +1,5 @@
-//! Which generation of a guest state may have its key: never an older one.
+//! Which generation of a guest state may have its key: never an older one, but after a reset
+//! ([`super::reset`]).
 //!
 //! A boot takes the key for the state it found (generation g), writes the state as g + 1 and takes the key again for
 //! that before the guest runs; a clean stop does the same. So of a state whose last release was g, only g (the boot
@@ -25,7 +26,7 @@ pub fn check(last: Option<u64>, presented: &GuestState) -> Result<(), Refusal> {
     };
     if presented.generation < oldest {
         let rule = "a guest state older than the last released one is a rollback";
-        let remedy = "put the newest guest state back; an older one never gets its key again";
+        let remedy = "put the newest guest state back; if it is lost, only an officer of the vault lets an older one in again";
         return refused("RollbackRefused", rule, remedy);
     }
     if presented.generation > newest {

@@ -15,6 +15,7 @@ pub mod random;
 mod readiness;
 pub(crate) mod refusals;
 pub mod release;
+pub mod reset;
 mod rotate;
 pub(crate) mod schedule;
 mod sign;

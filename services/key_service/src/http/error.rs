@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http_service::gate::DenialCode;
 use public_api::denial::ErrorBody;
 
+use crate::app::reset::ResetRefused;
 use crate::app::{AppError, refusals};
 use crate::chain;
 use crate::hsm::HsmError;
@@ -17,6 +18,7 @@ impl IntoResponse for AppError {
             AppError::Denied(denial) => {
                 answer(StatusCode::FORBIDDEN, ErrorBody::denied("Forbidden", *denial))
             }
+            AppError::NotReset(refused) => not_reset(refused),
             AppError::BadToken(denial) => {
                 answer(StatusCode::UNAUTHORIZED, ErrorBody::denied("Unauthorized", *denial))
             }
@@ -43,6 +45,15 @@ impl IntoResponse for AppError {
             | AppError::Worker(_) => internal(&self),
         }
     }
+}
+
+fn not_reset(refused: ResetRefused) -> Response {
+    let (status, denial) = match refused {
+        ResetRefused::Unknown(denial) => (StatusCode::NOT_FOUND, denial),
+        ResetRefused::Moved(denial) => (StatusCode::CONFLICT, denial),
+        ResetRefused::NotLower(denial) => (StatusCode::BAD_REQUEST, denial),
+    };
+    answer(status, ErrorBody::denied(denial.code.clone(), *denial))
 }
 
 /// The answer for a path that does not exist.

@@ -4,6 +4,7 @@ mod backup;
 mod caller;
 mod deleted;
 mod error;
+mod generations;
 mod keys;
 mod log;
 mod operations;
@@ -54,6 +55,7 @@ pub fn routes() -> RouteTable<Arc<AppState>> {
         keys::routes(),
         use_key::routes(),
         release::routes(),
+        generations::routes(),
         backup::routes(),
         rotation::routes(),
         deleted::routes(),

@@ -119,6 +119,42 @@ pub async fn record_generation(
     Ok(())
 }
 
+/// Puts the newest generation of a VM back to `to`, under every name that its guest state was moved from or to, and with
+/// it what is remembered of purged versions of these names. Returns the names.
+pub async fn reset_generation(
+    connection: &mut Connection,
+    name: &str,
+    vm_id: &str,
+    to: u64,
+    now: i64,
+) -> Result<Vec<String>, StoreError> {
+    const SQL: &str = "UPDATE generations SET generation = $1, updated = $2 WHERE name = $3 AND vm_id = $4";
+    const RETIRED: &str =
+        "UPDATE retired_generations SET generation = $1 WHERE vm_id = $2 AND generation > $1
+         AND version IN (SELECT v.version FROM key_versions v WHERE v.name = $3)";
+    let to = i64::try_from(to).map_err(|_| StoreError::Corrupt("generation"))?;
+    let names = names_of_state(connection, name, vm_id).await?;
+    for name in &names {
+        change!(connection, SQL, to, now, name, vm_id)?;
+        change!(connection, RETIRED, to, vm_id, name)?;
+    }
+    Ok(names)
+}
+
+/// The names under which a VM's guest state lies or has lain: this one, and those of the same lineage.
+async fn names_of_state(
+    connection: &mut Connection,
+    name: &str,
+    vm_id: &str,
+) -> Result<Vec<String>, StoreError> {
+    const SQL: &str =
+        "SELECT lower(g.name) FROM generations g WHERE g.vm_id = $2 AND (g.name = $1 OR g.lineage =
+         (SELECT o.lineage FROM generations o WHERE o.name = $1 AND o.vm_id = $2)) ORDER BY 1";
+    on!(&mut *connection, |executor| {
+        Ok(sqlx::query_scalar(SQL).bind(folded(name)).bind(vm_id).fetch_all(executor).await?)
+    })
+}
+
 /// The generations of a name, by VM.
 pub async fn generations<'c>(
     reader: impl Into<Reader<'c>>,

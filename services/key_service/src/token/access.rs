@@ -142,7 +142,13 @@ fn by_policy(
     let name = permission.policy_name().unwrap_or("a permission that no policy gives");
     let actual = own.map_or_else(|| "no policy for the caller".to_owned(), |policy| policy.keys.join(", "));
     let rule = "the vault's access policies decide, by the caller's oid, for all keys alike";
-    let remedy = format!("add {name} to the key permissions of {} in {resource}", principal(caller));
+    let principal = principal(caller);
+    let remedy = match permission.policy_name() {
+        Some(name) => format!("add {name} to the key permissions of {principal} in {resource}"),
+        None => {
+            format!("let role assignments decide in {resource}, and assign {principal} a role that has it")
+        }
+    };
     refusal(
         "ForbiddenByPolicy",
         "accessPolicies",

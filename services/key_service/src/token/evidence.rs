@@ -153,7 +153,8 @@ fn target(jwk: &Jwk) -> Option<TargetKey> {
     Some(TargetKey { kid: jwk.kid.clone()?, key })
 }
 
-fn guid(text: &str) -> Option<String> {
+/// A VM's id in its canonical spelling: a GUID in capitals, with hyphens.
+pub(crate) fn guid(text: &str) -> Option<String> {
     let id = Uuid::try_parse(text).ok()?;
     Some(id.hyphenated().to_string().to_uppercase())
 }

@@ -53,6 +53,8 @@ pub enum Permission {
     SetRotationPolicy,
     /// `release`
     Release,
+    /// Put the newest released generation of a VM's guest state back.
+    ResetGeneration,
     /// Random bytes.
     Random,
     /// Read the decision log.
@@ -75,7 +77,7 @@ const MONITORING_READER: &str = "Monitoring Reader";
 const OPERATOR: &str = "Casemate Vault Operator";
 
 /// Names in access policies, and data actions in vaults and managed HSMs behind `Microsoft.KeyVault/vaults/` and
-/// `Microsoft.KeyVault/managedHsm/`. The last two rows are ours.
+/// `Microsoft.KeyVault/managedHsm/`. The last three rows are ours.
 #[rustfmt::skip]
 const NAMES: &[(Permission, &str, &str, &str)] = &[
     (Permission::Get, "get", "keys/read", "keys/read/action"),
@@ -101,6 +103,7 @@ const NAMES: &[(Permission, &str, &str, &str)] = &[
     (Permission::SetRotationPolicy, "setrotationpolicy", "keyrotationpolicies/write", "keys/write/action"),
     (Permission::Release, "release", "keys/release/action", "keys/release/action"),
     (Permission::Random, "", "rng/action", "rng/action"),
+    (Permission::ResetGeneration, "", "keys/generations/write/action", "keys/generations/write/action"),
     (Permission::Log, "", "log/action", "log/action"),
     (Permission::Metrics, "", "metrics/action", "metrics/action"),
 ];
@@ -155,6 +158,7 @@ impl Permission {
             | Self::Restore
             | Self::Rotate
             | Self::SetRotationPolicy
+            | Self::ResetGeneration
             | Self::Log => &[OFFICER],
         }
     }
@@ -183,7 +187,7 @@ mod tests {
         for name in ["get", "WRAPKEY", "unwrapKey", "release", "getrotationpolicy", "all"] {
             assert!(Permission::is_policy_name(name), "{name}");
         }
-        for name in ["", "log", "rng", "metrics", "manage", "get "] {
+        for name in ["", "log", "rng", "metrics", "manage", "resetGeneration", "get "] {
             assert!(!Permission::is_policy_name(name), "{name}");
         }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::{attestation, decoded, encoded, transfer_key};
 use crate::support::unwrap::{modulus, released_modulus, verified};
-use crate::support::vault::{Answer, Folder, Vault, platform_conditions};
+use crate::support::vault::{Answer, Folder, VM, Vault, platform_conditions};
 
 async fn backup(vault: &Vault, name: &str) -> Value {
     vault.officer("POST", &format!("/keys/{name}/backup"), &Value::Null).await.ok()
@@ -142,6 +142,42 @@ async fn a_restored_key_still_refuses_older_guest_states() {
         let (_, payload) = verified(answer["value"].as_str().unwrap());
         assert_eq!(released_modulus(&payload, transfer_key()), modulus(&created));
     }
+}
+
+/// What a purged key had released does not come back by a later purge. What a backup of the key from before the reset says
+/// does: refusing too much is put right by another reset, releasing too much by nothing.
+#[tokio::test]
+async fn a_key_that_is_purged_and_restored_after_a_reset() {
+    let vault = Vault::new().await;
+    vault.exportable("platform", platform_conditions()).await;
+    let release = async |generation| {
+        vault.release("/keys/platform/release", &attestation().token(&vault.evidence(generation))).await
+    };
+    let reset = async |from: u64, to: u64| {
+        let path = format!("/keys/platform/generations/{VM}");
+        vault.officer("PUT", &path, &json!({"from": from, "to": to})).await.ok();
+    };
+    let last = async || vault.get("/keys/platform/generations").await.ok()["value"][0]["generation"].clone();
+    for generation in 0..=5 {
+        release(generation).await.ok();
+    }
+    let early = backup(&vault, "platform").await;
+    destroy(&vault, "platform").await;
+    restore(&vault, &early).await.ok();
+    reset(5, 2).await;
+    release(3).await.ok();
+    let late = backup(&vault, "platform").await;
+    destroy(&vault, "platform").await;
+    restore(&vault, &late).await.ok();
+    assert_eq!(last().await, 3);
+    assert_eq!(release(2).await.denial()["code"], "RollbackRefused");
+    release(4).await.ok();
+    destroy(&vault, "platform").await;
+    restore(&vault, &early).await.ok();
+    assert_eq!(last().await, 5);
+    assert_eq!(release(4).await.denial()["code"], "RollbackRefused");
+    reset(5, 4).await;
+    release(4).await.ok();
 }
 
 fn recovery(settings: &'static str) -> impl Fn(String) -> String {

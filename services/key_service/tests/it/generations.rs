@@ -1,5 +1,8 @@
 //! Guest-state generations: never an older one, never two steps at once, for ever.
 
+mod reset;
+mod reset_of_moved_keys;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 

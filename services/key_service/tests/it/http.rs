@@ -9,7 +9,7 @@ use crate::support::issuer::{attestation, control_plane, hs256_token, stranger, 
 use crate::support::vault::{AUDIENCE, Answer, OFFICER, RELEASE_USER, USER, Vault, platform_conditions};
 
 /// Every route with the roles that it takes: officer, user, release user.
-const ROUTES: [(&str, &str, [bool; 3]); 42] = [
+const ROUTES: [(&str, &str, [bool; 3]); 44] = [
     ("GET", "/keys", [true, false, false]),
     ("POST", "/keys/k/create", [true, false, false]),
     ("GET", "/keys/k", [true, true, false]),
@@ -46,6 +46,8 @@ const ROUTES: [(&str, &str, [bool; 3]); 42] = [
     ("POST", "/keys/k/rotate", [true, false, false]),
     ("GET", "/keys/k/rotationpolicy", [true, true, false]),
     ("PUT", "/keys/k/rotationpolicy", [true, false, false]),
+    ("GET", "/keys/k/generations", [true, true, false]),
+    ("PUT", "/keys/k/generations/0F5A2C3E-1111-4222-8333-444455556666", [true, false, false]),
     ("POST", "/rng", [true, true, false]),
     ("GET", "/deletedkeys", [true, false, false]),
     ("GET", "/deletedkeys/k", [true, false, false]),

@@ -12,7 +12,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::issuer::{attestation, control_plane};
-use crate::support::vault::{Answer, Folder, OFFICER, RELEASE_USER, Vault, platform_conditions};
+use crate::support::vault::{Answer, Folder, OFFICER, RELEASE_USER, VM, Vault, platform_conditions};
 
 const AWAY: &str = "192.0.2.1:40000";
 const ELSEWHERE: &str = "192.0.2.2:40000";
@@ -208,15 +208,22 @@ async fn operations_are_counted_by_kind_and_result_and_refused_releases_by_code(
         assert_eq!(again.denial()["code"], "TokenReplayed");
     }
     vault.release("/keys/other/release", &token).await;
+    vault.release("/keys/platform/release", &attestation().token(&vault.evidence(1))).await.ok();
+    for _ in 0..2 {
+        let path = format!("/keys/platform/generations/{VM}");
+        vault.officer("PUT", &path, &json!({"from": 1, "to": 0})).await;
+    }
     let operations = |operation: &str, result: &str| {
         format!(r#"casemate_key_operations_total{{operation="{operation}",result="{result}"}}"#)
     };
     for (operation, result, count) in [
         ("create", "done", 1),
         ("create", "invalid", 1),
-        ("release", "done", 1),
+        ("release", "done", 2),
         ("release", "refused", 2),
         ("release", "invalid", 1),
+        ("reset_generation", "done", 1),
+        ("reset_generation", "refused", 1),
         ("sign", "done", 0),
     ] {
         assert_eq!(metric(&vault, &operations(operation, result)).await, count, "{operation} {result}");
@@ -229,7 +236,7 @@ async fn operations_are_counted_by_kind_and_result_and_refused_releases_by_code(
     assert_eq!(metric(&vault, requests).await, 2);
     let text = metrics(&vault).await;
     let health = vault.get("/health").await.ok();
-    for hidden in ["platform", "app-1", &token, health["masterKeyId"].as_str().unwrap()] {
+    for hidden in ["platform", VM, "app-1", &token, health["masterKeyId"].as_str().unwrap()] {
         assert!(!text.contains(hidden), "{hidden} is in the metrics");
     }
     assert!(text.contains("casemate_ready_keys 0"), "{text}");

@@ -4,6 +4,7 @@ use aws_lc_rs::digest;
 use public_api::encoding::to_base64url;
 use serde_json::{Value, json};
 
+use crate::guest::{self, VM};
 use crate::platform::Platform;
 
 /// A facts table's value.
@@ -167,6 +168,46 @@ fn a_rotation_policy_is_set_and_shown() {
 }
 
 #[test]
+fn a_generation_is_shown_and_put_back_for_a_restored_state() {
+    let platform = Platform::with_keys();
+    let policy = platform.file("policy.json", &guest::policy());
+    platform.json(&["create", "disk", "--release-policy", &policy]);
+    assert_eq!(platform.json(&["generation", "list", "disk"]), json!({"value": []}));
+    let vm = platform.guest();
+    for generation in 0..=3 {
+        assert_eq!(vm.release("disk", generation), "released");
+    }
+    assert_eq!(vm.release("disk", 1), "RollbackRefused");
+    let listed = platform.json(&["generation", "list", "disk"]);
+    assert_eq!(listed, json!({"value": [{"vmId": VM, "generation": 3}]}));
+
+    let reset = ["generation", "reset", "disk", "--vm", VM];
+    for (numbers, part) in [
+        (&["--from", "2", "--to", "1"][..], "GenerationMoved"),
+        (&["--from", "3", "--to", "3"], "GenerationNotLower"),
+        (&["--to", "1"], "--from"),
+        (&["--from", "3"], "--to"),
+    ] {
+        let (code, said) = platform.fails("operator", &[&reset[..], numbers].concat());
+        assert!((2..=3).contains(&code) && said.contains(part), "{numbers:?}: {code} {said}");
+    }
+    assert_eq!(vm.release("disk", 1), "RollbackRefused");
+    let done = platform.json(&[&reset[..], &["--from", "3", "--to", "1"]].concat());
+    assert_eq!(done, json!({"vmId": VM, "generation": 1, "keys": ["disk"]}));
+    let shown = platform.casemate(&["generation", "list", "disk"]);
+    assert!(shown.lines().any(|line| line.split_whitespace().eq([VM, "1"])), "{shown}");
+    for (generation, expected) in [(0, "RollbackRefused"), (1, "released"), (2, "released"), (3, "released")]
+    {
+        assert_eq!(vm.release("disk", generation), expected, "{generation}");
+    }
+    let log = platform.json(&["log", "disk", "--last", "100"]);
+    let operations = |entry: &&Value| entry["detail"]["operation"] == "resetGeneration";
+    let decided: Vec<_> =
+        log.as_array().unwrap().iter().filter(operations).map(|entry| &entry["decision"]).collect();
+    assert_eq!(decided, ["refused", "refused", "policyChanged"]);
+}
+
+#[test]
 fn random_bytes_come_as_many_as_asked() {
     let platform = Platform::with_keys();
     let file = platform.path("random");
@@ -207,6 +248,8 @@ fn attack_a_stranger_reads_or_changes_keys() {
         &["delete", "k"],
         &["sign", "k", "--alg", "ES256", "--file", &file],
         &["log"],
+        &["generation", "list", "k"],
+        &["generation", "reset", "k", "--vm", VM, "--from", "1", "--to", "0"],
     ] {
         let (code, said) = platform.fails("stranger", arguments);
         assert_eq!(code, 3, "{arguments:?}: {said}");

@@ -10,12 +10,15 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 use test_port::free_port;
 
+use crate::guest::{self, Guest, ISSUER};
+
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const OTHER_TENANT: &str = "22222222-2222-2222-2222-222222222222";
 const SUBSCRIPTION: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 const OTHER_SUBSCRIPTION: &str = "bbbbbbbb-0000-0000-0000-000000000001";
 const OPERATOR: &str = "cccccccc-0000-0000-0000-000000000001";
 const STRANGER: &str = "dddddddd-0000-0000-0000-000000000001";
+const RELEASER: &str = "eeeeeeee-0000-0000-0000-000000000001";
 const SECRET: &str = "a secret of this test";
 
 /// The platform; it ends with this value.
@@ -65,6 +68,7 @@ impl Platform {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
         make_certificates(directory.path());
+        guest::publish(directory.path());
         std::fs::write(directory.path().join("secret"), SECRET).unwrap();
         std::fs::write(directory.path().join("catalog.json"), r#"{"images": []}"#).unwrap();
         let ports = [free_port(), free_port(), free_port(), free_port()];
@@ -79,6 +83,7 @@ impl Platform {
         for (name, tenant, subscription, client) in [
             ("operator", TENANT, SUBSCRIPTION, OPERATOR),
             ("stranger", OTHER_TENANT, OTHER_SUBSCRIPTION, STRANGER),
+            ("releaser", TENANT, SUBSCRIPTION, RELEASER),
         ] {
             let folder = directory.path().join(name).join("client");
             std::fs::create_dir_all(&folder).unwrap();
@@ -112,6 +117,12 @@ impl Platform {
         let mut command = Command::new(env!("CARGO_BIN_EXE_casemate"));
         command.arg("--data-dir").arg(self.path(who)).arg(self.command).args(arguments);
         command.output().unwrap()
+    }
+
+    /// A VM whose key comes from the key service, and whoever may have it released.
+    pub fn guest(&self) -> Guest {
+        let profile = std::fs::read_to_string(self.path("releaser/client/profile.toml")).unwrap();
+        Guest::new(self.directory.path(), &toml::from_str(&profile).unwrap())
     }
 
     /// Standard output of a command that succeeds.
@@ -202,6 +213,12 @@ roles = ["Attestation Contributor", "Key Vault Crypto Officer"]
 subscriptions = ["{SUBSCRIPTION}"]
 
 [[identity.client]]
+client_id = "{RELEASER}"
+tenant = "{TENANT}"
+secret_sha256 = "{secret}"
+roles = ["Key Vault Crypto Service Release User"]
+
+[[identity.client]]
 client_id = "{STRANGER}"
 tenant = "{OTHER_TENANT}"
 secret_sha256 = "{secret}"
@@ -245,6 +262,7 @@ public_url = "https://localhost:{keys}"
 tls_certificate = "{directory}/server.pem"
 tls_key = "{directory}/server.key"
 data_dir = "{directory}/keys"
+allow_development_roots = true
 
 [master_key]
 file = "{directory}/master.key"
@@ -260,6 +278,10 @@ ca = "{directory}/ca.pem"
 [[authority]]
 issuer = "https://localhost:{attestation}"
 ca = "{directory}/ca.pem"
+
+[[authority]]
+issuer = "{ISSUER}"
+jwks_file = "{directory}/issuer.json"
 "#
     )
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::issuer::{attestation, encoded};
-use crate::support::vault::{Answer, evidence_at, platform_conditions, policy};
+use crate::support::vault::{Answer, VM, evidence_at, platform_conditions, policy};
 use crate::support::vaults::{
     ADMINISTRATOR, ALICE, BOB, OFFICER_ROLE, READER_ROLE, RELEASE_ROLE, TENANT, Town, USER_ROLE, assignment,
     host, settings,
@@ -93,6 +93,62 @@ async fn only_the_release_role_releases() {
     let stranger = release("eeeeeeee-0000-0000-0000-00000000000e").await;
     assert_eq!(stranger.denial()["actual"], "no assignment");
     release(BOB).await.ok();
+}
+
+/// A vault whose key `vm` has released generations 0 to 2 of a VM to Bob, who has these assignments beside.
+async fn town_with_a_vm(bobs: &[(&str, &str)]) -> Town {
+    let town = town(&[&[(RELEASE_ROLE, "/keys/vm")], bobs].concat()).await;
+    let body = json!({
+        "kty": "RSA-HSM", "key_size": 2048, "attributes": {"exportable": true},
+        "release_policy": {"data": policy(&platform_conditions())},
+    });
+    town.alice("one", "POST", "/keys/vm/create", &body).await.ok();
+    for generation in 0..=2 {
+        let body = json!({"target": attestation().token(&evidence_at(town.now(), generation))});
+        bob(&town, "POST", "/keys/vm/release", &body).await.ok();
+    }
+    town
+}
+
+#[tokio::test]
+async fn a_generation_is_reset_by_an_officer_of_that_key_in_that_vault() {
+    let path = format!("/keys/vm/generations/{VM}");
+    let back = json!({"from": 2, "to": 0});
+    for bobs in [&[][..], &[(USER_ROLE, "/")], &[(READER_ROLE, "/")], &[(OFFICER_ROLE, "/keys/a")]] {
+        let town = town_with_a_vm(bobs).await;
+        let refused = bob(&town, "PUT", &path, &back).await;
+        let denial = refused.denial();
+        assert_eq!((refused.status, &denial["code"]), (StatusCode::FORBIDDEN, &json!("ForbiddenByRbac")));
+        let action = "Microsoft.KeyVault/vaults/keys/generations/write/action";
+        assert_eq!(denial["expected"], format!("a role with {action} at /keys/vm or above"));
+        let listed = town.alice("one", "GET", "/keys/vm/generations", &Value::Null).await.ok();
+        assert_eq!(listed["value"][0]["generation"], 2, "{bobs:?}");
+    }
+    let town = town_with_a_vm(&[(OFFICER_ROLE, "/keys/vm")]).await;
+    // Whoever is an officer here is nobody in another tenant's vault, whose key has the same name.
+    town.make("two", &[assignment(ALICE, ADMINISTRATOR, "/")]).await;
+    town.make_key("two", "vm").await;
+    let elsewhere = town.send(&host("two"), "PUT", &path, Some(&town.token(TENANT, BOB)), &back).await;
+    assert_eq!(elsewhere.denial()["code"], "ForbiddenByRbac", "{}", elsewhere.body);
+    let empty = town.alice("two", "PUT", &path, &back).await;
+    assert_eq!(empty.denial()["code"], "GenerationUnknown", "{}", empty.body);
+    bob(&town, "PUT", &path, &back).await.ok();
+}
+
+#[tokio::test]
+async fn no_access_policy_resets_a_generation() {
+    let town = town_with_a_vm(&[]).await;
+    let mut changed = settings("one", &[]);
+    let all = ["all", "purge", "release", "restore", "update"];
+    changed["access"] = json!({"model": "accessPolicies", "policies": [{"objectId": ALICE, "keys": all}]});
+    town.manage("PUT", "/vaults/one", &changed).await.ok();
+    let path = format!("/keys/vm/generations/{VM}");
+    let refused = town.alice("one", "PUT", &path, &json!({"from": 2, "to": 0})).await;
+    let denial = refused.denial();
+    assert_eq!(denial["code"], "ForbiddenByPolicy", "{}", refused.body);
+    assert!(denial["remedy"].as_str().unwrap().starts_with("let role assignments decide"), "{denial}");
+    let listed = town.alice("one", "GET", "/keys/vm/generations", &Value::Null).await.ok();
+    assert_eq!(listed["value"][0]["generation"], 2);
 }
 
 #[tokio::test]

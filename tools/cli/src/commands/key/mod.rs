@@ -2,6 +2,7 @@
 
 mod backup;
 mod describe;
+mod generation;
 mod life;
 mod log;
 mod make;
@@ -58,6 +59,9 @@ pub enum Command {
     /// When a key is renewed by itself.
     #[command(subcommand)]
     RotationPolicy(rotation::Command),
+    /// Which guest state of each VM was released last, and the way back to a restored one.
+    #[command(subcommand)]
+    Generation(generation::Command),
     /// Encrypt a value.
     Encrypt(value::Cipher),
     /// Decrypt a value.
@@ -141,6 +145,7 @@ pub async fn run(command: Command, data_dir: &Path, printer: &Printer) -> Result
         Command::Backup(backup) => backup::backup(&backup, &vault, printer).await,
         Command::Restore(restore) => backup::restore(&restore, &vault, printer).await,
         Command::RotationPolicy(command) => rotation::run(&command, &vault, printer).await,
+        Command::Generation(command) => generation::run(&command, &KeyClient(keys.0.clone()), printer).await,
         Command::Encrypt(cipher) => value::run("encrypt", &cipher, &vault, printer).await,
         Command::Decrypt(cipher) => value::run("decrypt", &cipher, &vault, printer).await,
         Command::Wrap(cipher) => value::run("wrapkey", &cipher, &vault, printer).await,
