@@ -7,6 +7,7 @@ mod check;
 mod master_key;
 mod move_copy;
 mod move_seal;
+mod move_token;
 mod move_vault;
 mod move_verify;
 mod refusals;

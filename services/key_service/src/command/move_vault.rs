@@ -5,15 +5,16 @@
 //!
 //! ```text
 //!   source        target
-//!   (vault)       empty
-//!   source        empty       from here on no service runs on the source
+//!   (vault)       empty       what cannot be moved is refused
+//!   source        empty       from here on no service runs on the source; keys are brought into the target's token
 //!   source        target      the copy, in one transaction
 //!   source        target      read back, compared, every key opened
-//!   left          target      from here on the source is no vault any more
+//!   left          target      from here on the source is no vault any more; objects in the token are kept
 //!   left          (vault)     with an entry of the move at the end of its log
 //! ```
 //!
-//! Until the source is `left`, `--call-off` makes it a vault again: the target never became one.
+//! Until the source is `left`, `--call-off` makes it a vault again: the target never became one. What was brought into the
+//! token is destroyed first, since afterwards nobody knows of it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use super::move_copy::{copy, wipe};
 use super::move_seal::Seals;
+use super::move_token::{MoveToken, bring, keep, plan};
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
 use crate::app::reach;
@@ -66,7 +68,7 @@ impl MoveArguments {
         }
         let mut source = End::source(from).await?;
         if self.call_off {
-            let done = call_off(&mut source).await;
+            let done = call_off(&mut source, &to).await;
             source.connection.close().await;
             return done;
         }
@@ -132,16 +134,33 @@ impl<'c> Write<'c> {
     }
 }
 
-async fn call_off(source: &mut End) -> Result<Value, CommandError> {
+async fn call_off(source: &mut End, to: &Config) -> Result<Value, CommandError> {
     match standing::read(&mut source.connection).await? {
         Some(Standing { part: Part::Source, other, id }) => {
+            let target = to.place()?;
+            if other != target.to_string() {
+                return Err(refusals::call_off_of_another(&target, &other));
+            }
+            let destroyed =
+                taken_out(source, to, &id).await.map_err(|error| refusals::copies_left(&error))?;
+            reach("the token of a move is cleared");
             source.mark(None).await?;
             let text = format!("the incomplete copy at {other} is never served; remove it");
-            Ok(json!({"status": "calledOff", "vault": source.place.to_string(), "move": id, "remark": text}))
+            let vault = source.place.to_string();
+            Ok(
+                json!({"status": "calledOff", "vault": vault, "move": id, "destroyed": destroyed, "remark": text}),
+            )
         }
         Some(standing) => Err(refusals::not_to_be_called_off(&standing)),
         None => Err(refusals::nothing_to_call_off(&source.place)),
     }
+}
+
+/// Destroys what a move has brought into the token of its target.
+async fn taken_out(source: &mut End, to: &Config, id: &str) -> Result<usize, CommandError> {
+    let Some(hsm) = &to.hsm else { return Ok(0) };
+    let master = MasterKey::load(&MasterKeyConfig { create: false, ..to.master_key.clone() }, None)?;
+    MoveToken::open(hsm, id)?.take_out(&mut source.connection, &master).await
 }
 
 async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
@@ -149,14 +168,14 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
         return Err(refusals::named_vaults(&section.data_dir));
     }
     let marks = Marks::of(source, target).await?;
-    let seals = Seals::of(source, target).await?;
+    let seals = Seals::of(source, target, &marks.id).await?;
     if marks.part != Part::Left {
+        plan(&mut source.connection, &seals).await?;
         source.mark(Some(&marks.at_source(Part::Source))).await?;
         reach("the source of a move is marked");
         let copied = fill(source, target, &marks, &seals).await;
         if copied.is_err() && marks.is_new {
-            // The target never was a vault, so the source may be one again. If even that fails, its mark stays.
-            let _ = source.mark(None).await;
+            undo(source, &seals).await;
         }
         copied?;
         source.mark(Some(&marks.at_source(Part::Left))).await?;
@@ -165,8 +184,26 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     finish(source, target, &marks, &seals).await
 }
 
-/// Copies and reads back.
+/// The target never was a vault, so the source may be one again, once the token holds nothing of a move that nobody would
+/// know of any more. If any of that fails, the mark stays, and the move is there to be gone on with or called off.
+async fn undo(source: &mut End, seals: &Seals) {
+    let cleared = match &seals.token {
+        Some(token) => token.take_out(&mut source.connection, &seals.to).await.map(drop),
+        None => Ok(()),
+    };
+    let undone = match cleared {
+        Ok(()) => source.mark(None).await,
+        failed => failed,
+    };
+    if let Err(error) = undone {
+        let error = crate::chain(&error);
+        tracing::warn!(error, "the move is not taken back: run it again, or with --call-off");
+    }
+}
+
+/// Brings keys into the token, copies, and reads back.
 async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<(), CommandError> {
+    bring(&mut source.connection, seals).await?;
     let mut write = Write::begin(&mut target.connection).await?;
     wipe(write.connection()).await?;
     copy(&mut source.connection, write.connection(), seals).await?;
@@ -174,17 +211,19 @@ async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) 
     reach("the target of a move is written");
     write.commit().await?;
     reach("the target of a move is filled");
-    verify(&mut source.connection, (&target.place, &target.config), seals).await
+    verify(&mut source.connection, &target.place, seals).await
 }
 
-/// Makes the target a vault, with an entry of the move.
+/// Keeps the objects in the token, and makes the target a vault, with an entry of the move.
 async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<Value, CommandError> {
+    let brought = keep(&mut target.connection, seals).await?;
     let detail = json!({
         "operation": "moveVault",
         "from": source.place.to_string(),
         "to": target.place.to_string(),
         "move": marks.id,
         "masterKeyId": seals.to.id().as_str(),
+        "versionsIntoToken": brought,
     });
     let event = Event {
         time: rfc3339(jiff::Timestamp::now().as_second()),
@@ -204,6 +243,7 @@ async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) ->
         "to": target.place.to_string(),
         "move": marks.id,
         "sealedAnew": seals.is_anew(),
+        "versionsIntoToken": brought,
         "log": {"entries": entries},
     }))
 }

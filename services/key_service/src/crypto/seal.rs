@@ -16,6 +16,8 @@ use crate::config::MasterKeyConfig;
 const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
 /// Label of the key that a named vault seals under (HKDF's info); the vault's id follows.
 const VAULT_LABEL: &[u8] = b"casemate named vault v1\0";
+/// Label of the ids of objects that a move of a vault puts into a token (HKDF's info); the move's id and a hash follow.
+const MOVED_LABEL: &[u8] = b"casemate moved key v1\0";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
 const ID_LABEL: &[u8] = b"casemate master key id v1\0";
 
@@ -146,6 +148,14 @@ impl MasterKey {
     /// Opens what was sealed to `binding`.
     pub fn open(&self, sealed: &Sealed, binding: &[u8]) -> Result<PrivateKey, SealBroken> {
         open(&self.key, &sealed.0, binding).map(PrivateKey)
+    }
+
+    /// The id of what a move puts into a token for the key that has this binding: the same at each try of that move, and
+    /// not to be told without this key.
+    pub fn moved_id(&self, moved: &str, binding: &[u8]) -> [u8; 16] {
+        let bound = digest::digest(&digest::SHA256, binding);
+        let derived = derived(&self.derivation, &[MOVED_LABEL, moved.as_bytes(), bound.as_ref()]);
+        *derived.first_chunk().expect("a hash is longer")
     }
 
     /// Encrypts a backup under a key that is derived from this one.
