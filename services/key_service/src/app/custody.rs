@@ -8,6 +8,9 @@
 //!   purging: label "gone" --> rows deleted --> object destroyed
 //! ```
 //!
+//! A vault that is moved into a token makes its objects in the same order (`command::move_token`): "kept" comes when the source
+//! is left for good.
+//!
 //! [`AppState::sweep`] finishes what a crash left: an object "made" an hour ago without a row, and one "gone" without a row, are
 //! destroyed; an object "made" with a row is "kept". One that is "kept" without a row is told and left alone: whoever put
 //! an older copy of the database back finds every key that the copy does not know still in the token.

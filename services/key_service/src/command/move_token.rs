@@ -165,6 +165,9 @@ pub(super) async fn keep(target: &mut Connection, seals: &Seals) -> Result<usize
         let token = seals.token.as_ref().ok_or_else(|| refusals::no_token(record))?;
         brought += usize::from(id == token.id(&seals.to, &bound));
         others.remove(&id);
+        // The configuration may name another token than it did when the source was left.
+        let there = token.hsm.holds(id, family(&record.public), record.exportable);
+        there.map_err(|error| refusals::token_object(record, error))?;
         Ok(token.hsm.relabel(id, label(&seals.to, record.created, State::Kept))?)
     })
     .await?;

@@ -1,4 +1,5 @@
-//! `casemate-keys move`: a whole vault from one database to another, a SQLite file or a schema of a PostgreSQL server.
+//! `casemate-keys move`: a whole vault from one database to another, a SQLite file or a schema of a PostgreSQL server;
+//! and its keys into the token of a hardware security module, if the target has one ([`super::move_token`]).
 //!
 //! Both ends are marked before a row is copied, and no service runs on a marked database. So whenever this program or the
 //! machine dies, at most one end is a vault, and the same command again goes on:
