@@ -134,7 +134,7 @@ pub fn left_behind(first: &KeyRecord, count: usize, has_token: bool) -> CommandE
     let rule = "a key leaves its token by a release only, so a vault moves to where the token is";
     let expected = "the token that holds it, named by the target's configuration ([hsm])";
     let actual = match has_token {
-        true => format!("another token, without {count} of the vault's key versions"),
+        true => format!("a token without {count} of the vault's key versions"),
         false => format!("no [hsm], and {count} of the vault's key versions lie in a token"),
     };
     let remedy =

@@ -244,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_a_moved_key_is_its_own_in_each_move_and_under_each_master_key() {
+        let (master, other) = (master(), master());
+        let id = master.moved_id("1", &BASE.bytes());
+        assert_eq!(id, master.moved_id("1", &BASE.bytes()));
+        let version = Binding { version: "w", ..BASE }.bytes();
+        assert_ne!(id, master.moved_id("2", &BASE.bytes()));
+        assert_ne!(id, master.moved_id("1", &version));
+        assert_ne!(id, other.moved_id("1", &BASE.bytes()));
+    }
+
+    #[test]
     fn a_key_opens_under_the_binding_that_it_was_sealed_to_and_no_other() {
         let master = master();
         let sealed = master.seal(&private(b"secret"), &BASE.bytes());

@@ -59,7 +59,7 @@ fn random(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn cbc_agrees(
+pub(super) fn cbc_agrees(
     hsm: &Hsm,
     id: KeyId,
     (known, bits): (&PrivateKey, OctBits),
@@ -70,7 +70,7 @@ fn cbc_agrees(
     Ok(oct::cbc_encrypt(known, bits, CbcPadding::None, challenge, &iv).is_ok_and(|ours| ours == theirs))
 }
 
-fn wrap_agrees(
+pub(super) fn wrap_agrees(
     hsm: &Hsm,
     id: KeyId,
     (known, bits): (&PrivateKey, OctBits),
@@ -80,7 +80,7 @@ fn wrap_agrees(
     Ok(oct::wrap(known, bits, challenge).is_ok_and(|ours| ours == theirs))
 }
 
-fn gcm_agrees(
+pub(super) fn gcm_agrees(
     hsm: &Hsm,
     id: KeyId,
     (known, bits): (&PrivateKey, OctBits),

@@ -4,5 +4,5 @@ mod attacks;
 mod crashes;
 mod faults;
 mod keys;
-mod moves;
+pub mod moves;
 mod token;

@@ -77,3 +77,16 @@ pub fn plant(session: &Session, label: &str) -> String {
     session.generate_key(&Mechanism::AesKeyGen, &template).unwrap();
     "07".repeat(16)
 }
+
+/// Puts another AES key in the place of the one there is, with the same id, label and protection.
+pub fn exchange_aes(session: &Session) {
+    let of_keys = [Attribute::Token(true), Attribute::Class(ObjectClass::SECRET_KEY)];
+    let object = session.find_objects(&of_keys).unwrap()[0];
+    let mut template = session.get_attributes(object, &[AttributeType::Id, AttributeType::Label]).unwrap();
+    session.destroy_object(object).unwrap();
+    template.extend([Attribute::Token(true), Attribute::Private(true), Attribute::Sensitive(true)]);
+    template.extend([Attribute::Encrypt(true), Attribute::Decrypt(true)]);
+    template.extend([Attribute::Wrap(true), Attribute::Unwrap(true)]);
+    template.extend([Attribute::Extractable(false), Attribute::ValueLen(32.into())]);
+    session.generate_key(&Mechanism::AesKeyGen, &template).unwrap();
+}
