@@ -5,6 +5,7 @@ use super::move_token::MoveToken;
 use super::move_vault::{End, master_key};
 use super::{CommandError, refusals};
 use crate::app::keys;
+use crate::config::{Config, HsmConfig};
 use crate::crypto::kind::KeyType;
 use crate::crypto::seal::{Binding, MasterKey, Sealed};
 use crate::crypto::signer::Signer;
@@ -44,6 +45,17 @@ impl Seals {
         let to = MasterKey::load(settings, None)?;
         let token = target.config.hsm.as_ref().map(|hsm| MoveToken::open(hsm, moved)).transpose()?;
         Ok(Self { from, to, token })
+    }
+
+    /// Where the target keeps keys, in words: its master key and its token.
+    pub fn keeps(&self, target: &Config) -> String {
+        let master = self.to.id().as_str();
+        match &target.hsm {
+            Some(HsmConfig { token, all_keys, .. }) => {
+                format!("master key {master}, token {token:?}, all_keys = {all_keys}")
+            }
+            None => format!("master key {master}, no token"),
+        }
     }
 
     /// Where the target keeps this key of the source.

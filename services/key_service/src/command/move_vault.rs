@@ -137,7 +137,7 @@ impl<'c> Write<'c> {
 
 async fn call_off(source: &mut End, to: &Config) -> Result<Value, CommandError> {
     match standing::read(&mut source.connection).await? {
-        Some(Standing { part: Part::Source, other, id }) => {
+        Some(Standing { part: Part::Source, other, id, .. }) => {
             let target = to.place()?;
             if other != target.to_string() {
                 return Err(refusals::call_off_of_another(&target, &other));
@@ -168,8 +168,9 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     if let Some(section) = [&source.config, &target.config].iter().find(|config| config.vaults.is_some()) {
         return Err(refusals::named_vaults(&section.data_dir));
     }
-    let marks = Marks::of(source, target).await?;
+    let mut marks = Marks::of(source, target).await?;
     let seals = Seals::of(source, target, &marks.id).await?;
+    marks.begin_or_go_on(seals.keeps(&target.config))?;
     if marks.part != Part::Left {
         plan(&mut source.connection, &seals).await?;
         source.mark(Some(&marks.at_source(Part::Source))).await?;
@@ -257,6 +258,8 @@ struct Marks {
     is_new: bool,
     from: String,
     to: String,
+    /// Where the target keeps keys, if the move has begun and says so.
+    keeps: Option<String>,
 }
 
 impl Marks {
@@ -264,6 +267,7 @@ impl Marks {
     async fn of(source: &mut End, target: &mut End) -> Result<Self, CommandError> {
         let from = standing::read(&mut source.connection).await?;
         let to = standing::read(&mut target.connection).await?;
+        let keeps = from.as_ref().and_then(|standing| standing.keeps.clone());
         let is_empty = tables::are_empty(&mut target.connection).await?;
         let (id, part, is_new) = match (from, to) {
             (None, None) if is_empty => (Uuid::new_v4().to_string(), Part::Source, true),
@@ -275,15 +279,27 @@ impl Marks {
             (_, Some(to)) => return Err(refusals::target_of_another_move(&target.place, &to)),
             (_, None) => return Err(refusals::target_not_empty(&target.place)),
         };
-        Ok(Self { id, part, is_new, from: source.place.to_string(), to: target.place.to_string() })
+        Ok(Self { id, part, is_new, from: source.place.to_string(), to: target.place.to_string(), keeps })
+    }
+
+    /// Refuses to go on towards another token or under another master key: what the first try has brought in would be
+    /// left behind, and nobody would know of it.
+    fn begin_or_go_on(&mut self, keeps: String) -> Result<(), CommandError> {
+        match &self.keeps {
+            Some(begun) if *begun != keeps => Err(refusals::target_changed(begun, &keeps)),
+            _ => {
+                self.keeps = Some(keeps);
+                Ok(())
+            }
+        }
     }
 
     fn at_source(&self, part: Part) -> Standing {
-        Standing { part, other: self.to.clone(), id: self.id.clone() }
+        Standing { part, other: self.to.clone(), id: self.id.clone(), keeps: self.keeps.clone() }
     }
 
     fn at_target(&self) -> Standing {
-        Standing { part: Part::Target, other: self.from.clone(), id: self.id.clone() }
+        Standing { part: Part::Target, other: self.from.clone(), id: self.id.clone(), keeps: None }
     }
 }
 

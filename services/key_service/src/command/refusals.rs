@@ -172,6 +172,15 @@ pub fn copies_left(error: &CommandError) -> CommandError {
     refused("HsmCopiesLeft", "[hsm]", expected, crate::chain(error), rule, remedy)
 }
 
+/// The target's configuration is not what it was when the move began.
+pub fn target_changed(begun: &str, now: &str) -> CommandError {
+    let rule =
+        "a move is gone on with as it was begun: what it has brought into a token is found again there only";
+    let remedy = "put the target's [master_key] and [hsm] back as they were; or, as long as the source is not left, call the \
+                  move off and begin another";
+    refused("TargetChanged", "--to", begun, now, rule, remedy)
+}
+
 /// The target is not that of the move.
 pub fn call_off_of_another(named: &Place, other: &str) -> CommandError {
     let rule = "a move is called off with the configurations that it was begun with";

@@ -1,7 +1,7 @@
 //! `casemate-keys move` into a token: from an embedded store, with every type of key; what is refused, and what is left when
 //! it does not end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
@@ -238,7 +238,8 @@ fn a_move_into_the_token_that_dies_anywhere_is_finished_by_the_same_command_with
         for (done, point) in BEFORE.into_iter().chain(late).enumerate() {
             let vault = small().await.open_with(without).await;
             let before = wrapped(&vault).await;
-            let (from, to) = (closed(vault), folder());
+            let to = if done % 2 == 0 { folder() } else { Folder::on_postgres() };
+            let from = closed(vault);
             dies_at(&mut into_token(&from, &to), point);
             is_not_served(&from, without).await;
             if BEFORE.contains(&point) {
@@ -264,17 +265,26 @@ fn a_move_into_the_token_that_dies_anywhere_is_finished_by_the_same_command_with
     });
 }
 
-/// The target's configuration is changed when the source is left already: to no token, and to another one.
+/// No token, another token, and the same one for other keys.
+fn other_targets(tokens: &Path, from: &Folder, to: &Folder) {
+    run(&mut moving(&embedded(from), &embedded(to))).refuses("TargetChanged");
+    another_token(tokens, "other");
+    to.config(|text| text.replace("\"casemate-test\"", "\"other\"")).unwrap();
+    run(&mut moving(&embedded(from), &to.dir.path().join("keys.toml"))).refuses("TargetChanged");
+    to.config(|text| text.replace("all_keys = false", "all_keys = true")).unwrap();
+    run(&mut moving(&embedded(from), &to.dir.path().join("keys.toml"))).refuses("TargetChanged");
+}
+
+/// The target's configuration is changed between two tries, before and after the source is left.
 #[test]
 fn a_vault_that_was_moved_into_a_token_comes_to_life_with_no_other_token() {
     with_token_as(("", "all_keys = false"), async |tokens| {
         let (from, to) = (small().await, folder());
+        dies_at(&mut into_token(&from, &to), "a key of a move is in the token");
+        run(&mut moving(&embedded(&from), &embedded(&to))).refuses("TargetChanged");
         dies_at(&mut into_token(&from, &to), "the source of a move is left");
         run(into_token(&from, &to).arg("--call-off")).refuses("MoveNotCalledOff");
-        run(&mut moving(&embedded(&from), &embedded(&to))).refuses("HsmNotConfigured");
-        another_token(tokens, "other");
-        to.config(|text| text.replace("\"casemate-test\"", "\"other\"")).unwrap();
-        run(&mut moving(&embedded(&from), &to.dir.path().join("keys.toml"))).refuses("HsmKeyObject");
+        other_targets(tokens, &from, &to);
         run(&mut into_token(&from, &to)).json();
         signs(&to.open().await, "e", "ES256", 32).await;
     });
