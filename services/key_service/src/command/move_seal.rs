@@ -47,17 +47,6 @@ impl Seals {
         Ok(Self { from, to, token })
     }
 
-    /// Where the target keeps keys, in words: its master key and its token.
-    pub fn keeps(&self, target: &Config) -> String {
-        let master = self.to.id().as_str();
-        match &target.hsm {
-            Some(HsmConfig { token, all_keys, .. }) => {
-                format!("master key {master}, token {token:?}, all_keys = {all_keys}")
-            }
-            None => format!("master key {master}, no token"),
-        }
-    }
-
     /// Where the target keeps this key of the source.
     pub fn custody(&self, record: &KeyRecord) -> Custody {
         self.custody_of(Some(record.key_type), &record.sealed, &keys::binding(record))
@@ -119,6 +108,17 @@ impl Seals {
                 _ => false,
             },
         }
+    }
+}
+
+/// Where a target keeps keys, in words: its master key and its token.
+pub(super) fn keeps(master: &MasterKey, target: &Config) -> String {
+    let master = master.id().as_str();
+    match &target.hsm {
+        Some(HsmConfig { token, all_keys, .. }) => {
+            format!("master key {master}, token {token:?}, all_keys = {all_keys}")
+        }
+        None => format!("master key {master}, no token"),
     }
 }
 

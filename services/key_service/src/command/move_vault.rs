@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::move_copy::{copy, wipe};
-use super::move_seal::Seals;
+use super::move_seal::{Seals, keeps};
 use super::move_token::{MoveToken, bring, keep, plan};
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
@@ -136,32 +136,38 @@ impl<'c> Write<'c> {
 }
 
 async fn call_off(source: &mut End, to: &Config) -> Result<Value, CommandError> {
-    match standing::read(&mut source.connection).await? {
-        Some(Standing { part: Part::Source, other, id, .. }) => {
-            let target = to.place()?;
-            if other != target.to_string() {
-                return Err(refusals::call_off_of_another(&target, &other));
-            }
-            let destroyed =
-                taken_out(source, to, &id).await.map_err(|error| refusals::copies_left(&error))?;
-            reach("the token of a move is cleared");
-            source.mark(None).await?;
-            let text = format!("the incomplete copy at {other} is never served; remove it");
-            let vault = source.place.to_string();
-            Ok(
-                json!({"status": "calledOff", "vault": vault, "move": id, "destroyed": destroyed, "remark": text}),
-            )
-        }
-        Some(standing) => Err(refusals::not_to_be_called_off(&standing)),
-        None => Err(refusals::nothing_to_call_off(&source.place)),
+    let standing = standing::read(&mut source.connection).await?;
+    let standing = standing.ok_or_else(|| refusals::nothing_to_call_off(&source.place))?;
+    if standing.part != Part::Source {
+        return Err(refusals::not_to_be_called_off(&standing));
     }
+    let target = to.place()?;
+    if standing.other != target.to_string() {
+        return Err(refusals::call_off_of_another(&target, &standing.other));
+    }
+    let destroyed = taken_out(source, to, &standing).await.map_err(|error| refusals::copies_left(&error))?;
+    reach("the token of a move is cleared");
+    source.mark(None).await?;
+    let vault = source.place.to_string();
+    let text = format!("the incomplete copy at {target} is never served; remove it");
+    Ok(json!({
+        "status": "calledOff",
+        "vault": vault,
+        "move": standing.id,
+        "destroyed": destroyed,
+        "remark": text,
+    }))
 }
 
 /// Destroys what a move has brought into the token of its target.
-async fn taken_out(source: &mut End, to: &Config, id: &str) -> Result<usize, CommandError> {
+async fn taken_out(source: &mut End, to: &Config, standing: &Standing) -> Result<usize, CommandError> {
     let Some(hsm) = &to.hsm else { return Ok(0) };
     let master = MasterKey::load(&MasterKeyConfig { create: false, ..to.master_key.clone() }, None)?;
-    MoveToken::open(hsm, id)?.take_out(&mut source.connection, &master).await
+    let now = keeps(&master, to);
+    if let Some(begun) = standing.keeps.as_ref().filter(|begun| **begun != now) {
+        return Err(refusals::target_changed(begun, &now));
+    }
+    MoveToken::open(hsm, &standing.id)?.take_out(&mut source.connection, &master).await
 }
 
 async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
@@ -170,7 +176,7 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     }
     let mut marks = Marks::of(source, target).await?;
     let seals = Seals::of(source, target, &marks.id).await?;
-    marks.begin_or_go_on(seals.keeps(&target.config))?;
+    marks.begin_or_go_on(keeps(&seals.to, &target.config))?;
     if marks.part != Part::Left {
         plan(&mut source.connection, &seals).await?;
         source.mark(Some(&marks.at_source(Part::Source))).await?;

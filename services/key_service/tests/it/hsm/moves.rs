@@ -330,12 +330,15 @@ fn a_move_that_is_called_off_takes_its_keys_out_of_the_token() {
 /// Whoever has lost the token gets the vault back all the same, but says so.
 #[test]
 fn a_move_is_called_off_without_its_token_only_by_who_says_so() {
-    with_token_as(("", "all_keys = false"), async |_| {
+    with_token_as(("", "all_keys = false"), async |tokens| {
         let (from, to) = (small().await, folder());
         dies_at(&mut into_token(&from, &to), "the target of a move is filled");
-        let lost = to.config(|text| text.replace("\"casemate-test\"", "\"lost\""));
-        lost.unwrap();
         let config = to.dir.path().join("keys.toml");
+        to.config(|text| text.replace("libsofthsm2.so", "lost.so")).unwrap();
+        run(moving(&embedded(&from), &config).arg("--call-off")).refuses("HsmCopiesLeft");
+        // A token that is there, and is not the one: nothing would be found in it.
+        another_token(tokens, "other");
+        to.config(|text| text.replace("\"casemate-test\"", "\"other\"")).unwrap();
         run(moving(&embedded(&from), &config).arg("--call-off")).refuses("HsmCopiesLeft");
         is_not_served(&from, without).await;
         let said = run(moving(&embedded(&from), &embedded(&to)).arg("--call-off")).json();
