@@ -5,7 +5,9 @@
 mod backup;
 mod check;
 mod master_key;
+mod move_call_off;
 mod move_copy;
+mod move_marks;
 mod move_seal;
 mod move_token;
 mod move_vault;

@@ -22,11 +22,12 @@ use std::path::{Path, PathBuf};
 
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
+use super::move_call_off::call_off;
 use super::move_copy::{copy, wipe};
+use super::move_marks::Marks;
 use super::move_seal::{Seals, keeps};
-use super::move_token::{MoveToken, bring, keep, plan};
+use super::move_token::{bring, keep, plan};
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
 use crate::app::reach;
@@ -36,7 +37,7 @@ use crate::crypto::seal::MasterKey;
 use crate::store::decisions::{self, Event};
 use crate::store::snapshot::Snapshot;
 use crate::store::standing::{self, Part, Standing};
-use crate::store::{self, Connection, Place, Share, tables};
+use crate::store::{self, Connection, Place, Share};
 
 /// From where to where.
 #[derive(Debug, clap::Args)]
@@ -110,7 +111,7 @@ impl End {
         Ok(Self { connection, config, place, _lock: lock })
     }
 
-    async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
+    pub async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
         let mut write = Write::begin(&mut self.connection).await?;
         standing::write(write.connection(), standing).await?;
         write.commit().await
@@ -133,41 +134,6 @@ impl<'c> Write<'c> {
     pub async fn commit(self) -> Result<(), CommandError> {
         Ok(self.0.commit().await?)
     }
-}
-
-async fn call_off(source: &mut End, to: &Config) -> Result<Value, CommandError> {
-    let standing = standing::read(&mut source.connection).await?;
-    let standing = standing.ok_or_else(|| refusals::nothing_to_call_off(&source.place))?;
-    if standing.part != Part::Source {
-        return Err(refusals::not_to_be_called_off(&standing));
-    }
-    let target = to.place()?;
-    if standing.other != target.to_string() {
-        return Err(refusals::call_off_of_another(&target, &standing.other));
-    }
-    let destroyed = taken_out(source, to, &standing).await.map_err(|error| refusals::copies_left(&error))?;
-    reach("the token of a move is cleared");
-    source.mark(None).await?;
-    let vault = source.place.to_string();
-    let text = format!("the incomplete copy at {target} is never served; remove it");
-    Ok(json!({
-        "status": "calledOff",
-        "vault": vault,
-        "move": standing.id,
-        "destroyed": destroyed,
-        "remark": text,
-    }))
-}
-
-/// Destroys what a move has brought into the token of its target.
-async fn taken_out(source: &mut End, to: &Config, standing: &Standing) -> Result<usize, CommandError> {
-    let Some(hsm) = &to.hsm else { return Ok(0) };
-    let master = MasterKey::load(&MasterKeyConfig { create: false, ..to.master_key.clone() }, None)?;
-    let now = keeps(&master, to);
-    if let Some(begun) = standing.keeps.as_ref().filter(|begun| **begun != now) {
-        return Err(refusals::target_changed(begun, &now));
-    }
-    MoveToken::open(hsm, &standing.id)?.take_out(&mut source.connection, &master).await
 }
 
 async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
@@ -254,59 +220,6 @@ async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) ->
         "versionsIntoToken": brought,
         "log": {"entries": entries},
     }))
-}
-
-/// What stands at both ends.
-struct Marks {
-    id: String,
-    /// Where the source stands; `Source` for a move that begins.
-    part: Part,
-    is_new: bool,
-    from: String,
-    to: String,
-    /// Where the target keeps keys, if the move has begun and says so.
-    keeps: Option<String>,
-}
-
-impl Marks {
-    /// Refuses what is neither the beginning of a move nor its middle.
-    async fn of(source: &mut End, target: &mut End) -> Result<Self, CommandError> {
-        let from = standing::read(&mut source.connection).await?;
-        let to = standing::read(&mut target.connection).await?;
-        let keeps = from.as_ref().and_then(|standing| standing.keeps.clone());
-        let is_empty = tables::are_empty(&mut target.connection).await?;
-        let (id, part, is_new) = match (from, to) {
-            (None, None) if is_empty => (Uuid::new_v4().to_string(), Part::Source, true),
-            (Some(Standing { part: Part::Source, id, .. }), None) if is_empty => (id, Part::Source, false),
-            (Some(from), Some(to)) if from.part != Part::Target && from.id == to.id => {
-                (from.id, from.part, false)
-            }
-            (Some(from), _) if from.part != Part::Source => return Err(refusals::not_a_vault(&from)),
-            (_, Some(to)) => return Err(refusals::target_of_another_move(&target.place, &to)),
-            (_, None) => return Err(refusals::target_not_empty(&target.place)),
-        };
-        Ok(Self { id, part, is_new, from: source.place.to_string(), to: target.place.to_string(), keeps })
-    }
-
-    /// Refuses to go on towards another token or under another master key: what the first try has brought in would be
-    /// left behind, and nobody would know of it.
-    fn begin_or_go_on(&mut self, keeps: String) -> Result<(), CommandError> {
-        match &self.keeps {
-            Some(begun) if *begun != keeps => Err(refusals::target_changed(begun, &keeps)),
-            _ => {
-                self.keeps = Some(keeps);
-                Ok(())
-            }
-        }
-    }
-
-    fn at_source(&self, part: Part) -> Standing {
-        Standing { part, other: self.to.clone(), id: self.id.clone(), keeps: self.keeps.clone() }
-    }
-
-    fn at_target(&self) -> Standing {
-        Standing { part: Part::Target, other: self.from.clone(), id: self.id.clone(), keeps: None }
-    }
 }
 
 /// The master key of an end whose database names it.
