@@ -111,6 +111,7 @@ impl End {
         Ok(Self { connection, config, place, _lock: lock })
     }
 
+    /// Writes where this end stands.
     pub async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
         let mut write = Write::begin(&mut self.connection).await?;
         standing::write(write.connection(), standing).await?;
