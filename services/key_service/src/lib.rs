@@ -111,7 +111,8 @@
 //! stays opened in memory until nobody used it for five minutes, or it is deleted.
 //!
 //! A key in the token is a sealed reference here, bound like a sealed key: who can write to the database can neither swap
-//! references nor give one another policy. The bytes of a key that the token made are never in this process. A backup of
+//! references nor give one another policy. The bytes of a key that the token made are never in this process; those of a key
+//! that is imported, or that a vault moves in with, are there until they are wrapped for the token. A backup of
 //! one key refuses such a key; what order keeps token and database together stands in [`app::custody`].
 //!
 //! # Configuration
@@ -196,7 +197,7 @@
 //!
 //! `casemate-keys backup --config FILE --to FILE` copies the database while the service runs; `casemate-keys check
 //! --config FILE [--database FILE]` proves that a database is whole; `casemate-keys move --from FILE --to FILE` moves a vault
-//! from SQLite to PostgreSQL, or back; `casemate-keys master-key --from FILE --to FILE` puts the master key where another
+//! from SQLite to PostgreSQL, or back, and from either into a token; `casemate-keys master-key --from FILE --to FILE` puts the master key where another
 //! configuration wants it. See [`command`].
 
 pub mod app;

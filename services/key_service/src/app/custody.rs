@@ -8,15 +8,15 @@
 //!   purging: label "gone" --> rows deleted --> object destroyed
 //! ```
 //!
+//! A vault that is moved into a token makes its objects in the same order (`command::move_token`): "kept" comes when the source
+//! is left for good.
+//!
 //! [`AppState::sweep`] finishes what a crash left: an object "made" an hour ago without a row, and one "gone" without a row, are
 //! destroyed; an object "made" with a row is "kept". One that is "kept" without a row is told and left alone: whoever put
 //! an older copy of the database back finds every key that the copy does not know still in the token.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use aws_lc_rs::rand;
-use zeroize::Zeroizing;
 
 use super::keys::{Material, binding};
 use super::{AppError, AppState};
@@ -63,7 +63,7 @@ pub struct Swept {
 impl AppState {
     /// The token, if new keys of this type live there.
     fn token_for(&self, key_type: KeyType) -> Option<Arc<Hsm>> {
-        self.common.hsm.as_ref().filter(|_| key_type.hsm || self.common.all_keys_in_hsm).cloned()
+        self.common.hsm.as_ref().filter(|_| lives_in_token(key_type, self.common.all_keys_in_hsm)).cloned()
     }
 
     /// The token's key that a record refers to; nothing if its secret is sealed in the database.
@@ -118,9 +118,7 @@ impl AppState {
         let Some(hsm) = self.token_for(key_type) else { return Ok((Secret::Sealed(private), public)) };
         let new = self.new_object(exportable);
         let taken = tokio::task::spawn_blocking(move || {
-            let mut kek = Zeroizing::new(vec![0; wrap::KEK_LEN]);
-            rand::fill(&mut kek).expect("the system has random numbers");
-            let wrapped = wrap::padded_wrap(&kek, &private);
+            let (kek, wrapped) = wrap::for_token(&private);
             let id = hsm.import(public.clone(), new, kek, wrapped)?;
             if !hsm.signs_for(id, &public)? {
                 return Err(HsmError::Answer("a signature by another key than the one that was brought in"));
@@ -271,6 +269,11 @@ pub(crate) fn fate(label: &Label, has_row: bool, now: i64) -> Fate {
         (State::Gone | State::Kept, true) => Fate::Stays,
         (State::Kept, false) => Fate::Unknown,
     }
+}
+
+/// Whether keys of this type live in the token, if there is one.
+pub(crate) fn lives_in_token(key_type: KeyType, all_keys: bool) -> bool {
+    key_type.hsm || all_keys
 }
 
 /// The family of a public part: the class of its object.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use public_api::decision_log::{self, Entry};
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::crypto::kind::public_part;
 use crate::crypto::seal::MasterKey;
 use crate::crypto::signer::Signer;
-use crate::hsm::{KeyId, Reference};
+use crate::hsm::{Hsm, KeyId, Reference};
 use crate::store::keys::KeyRecord;
 use crate::store::snapshot::{Schema, Snapshot};
 use crate::store::{Place, decisions, keys, meta, standing};
@@ -71,7 +72,8 @@ async fn prove(
         return Err(refusals::not_a_vault(&standing));
     }
     let master = master_key(snapshot, config).await?;
-    contents(snapshot, config, &master).await
+    let hsm = config.hsm.as_ref().map(Hsm::open).transpose()?;
+    contents(snapshot, hsm.map(Arc::new), &master).await
 }
 
 /// Refuses a schema that is not this program's.
@@ -86,11 +88,11 @@ pub(super) async fn schema(snapshot: &mut Snapshot) -> Result<(), CommandError> 
 /// what the token holds.
 pub(super) async fn contents(
     snapshot: &mut Snapshot,
-    config: &Config,
+    hsm: Option<Arc<Hsm>>,
     master: &MasterKey,
 ) -> Result<(Value, Value, Option<Value>), CommandError> {
     signing_identity(snapshot, master).await?;
-    let token = config.hsm.as_ref().map(|hsm| TokenCheck::open(hsm, master.id().as_str())).transpose()?;
+    let token = hsm.map(|hsm| TokenCheck::of(hsm, master.id().as_str())).transpose()?;
     let referred = stored_keys(snapshot, master, token.as_ref()).await?;
     let last = log(snapshot).await?;
     let numbers = snapshot.numbers().await.map_err(refusals::of_store)?;

@@ -1,12 +1,15 @@
 //! What `casemate-keys` does beside serving: copying the database while a service writes to it, proving that a database
 //! is whole, and moving the master key. None changes a database, takes the service's lock, or needs the service to run.
-//! And moving a vault from one database to another, while no service runs on either.
+//! And moving a vault from one database to another, and into a token, while no service runs on either.
 
 mod backup;
 mod check;
 mod master_key;
+mod move_call_off;
 mod move_copy;
+mod move_marks;
 mod move_seal;
+mod move_token;
 mod move_vault;
 mod move_verify;
 mod refusals;
@@ -39,7 +42,8 @@ pub enum Command {
     Check(CheckArguments),
     /// Put the master key where another configuration wants it; say its id, as JSON.
     MasterKey(MasterKeyArguments),
-    /// Move the whole vault to another, empty database: from SQLite to PostgreSQL, or back; say what was moved, as JSON.
+    /// Move the whole vault to another, empty database: from SQLite to PostgreSQL, or back, and into a token; say what was
+    /// moved, as JSON.
     Move(Box<MoveArguments>),
 }
 

@@ -1,29 +1,33 @@
-//! `casemate-keys move`: a whole vault from one database to another, a SQLite file or a schema of a PostgreSQL server.
+//! `casemate-keys move`: a whole vault from one database to another, a SQLite file or a schema of a PostgreSQL server;
+//! and its keys into the token of a hardware security module, if the target has one ([`super::move_token`]).
 //!
 //! Both ends are marked before a row is copied, and no service runs on a marked database. So whenever this program or the
 //! machine dies, at most one end is a vault, and the same command again goes on:
 //!
 //! ```text
 //!   source        target
-//!   (vault)       empty
-//!   source        empty       from here on no service runs on the source
+//!   (vault)       empty       what cannot be moved is refused
+//!   source        empty       from here on no service runs on the source; keys are brought into the target's token
 //!   source        target      the copy, in one transaction
 //!   source        target      read back, compared, every key opened
-//!   left          target      from here on the source is no vault any more
+//!   left          target      from here on the source is no vault any more; objects in the token are kept
 //!   left          (vault)     with an entry of the move at the end of its log
 //! ```
 //!
-//! Until the source is `left`, `--call-off` makes it a vault again: the target never became one.
+//! Until the source is `left`, `--call-off` makes it a vault again: the target never became one. What was brought into the
+//! token is destroyed first, since afterwards nobody knows of it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use public_api::decision_log::Decision;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
+use super::move_call_off::call_off;
 use super::move_copy::{copy, wipe};
-use super::move_seal::Seals;
+use super::move_marks::Marks;
+use super::move_seal::{Seals, keeps};
+use super::move_token::{bring, keep, plan};
 use super::move_verify::verify;
 use super::{CommandError, check, refusals};
 use crate::app::reach;
@@ -33,7 +37,7 @@ use crate::crypto::seal::MasterKey;
 use crate::store::decisions::{self, Event};
 use crate::store::snapshot::Snapshot;
 use crate::store::standing::{self, Part, Standing};
-use crate::store::{self, Connection, Place, Share, tables};
+use crate::store::{self, Connection, Place, Share};
 
 /// From where to where.
 #[derive(Debug, clap::Args)]
@@ -66,7 +70,7 @@ impl MoveArguments {
         }
         let mut source = End::source(from).await?;
         if self.call_off {
-            let done = call_off(&mut source).await;
+            let done = call_off(&mut source, &to).await;
             source.connection.close().await;
             return done;
         }
@@ -107,7 +111,8 @@ impl End {
         Ok(Self { connection, config, place, _lock: lock })
     }
 
-    async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
+    /// Writes where this end stands.
+    pub async fn mark(&mut self, standing: Option<&Standing>) -> Result<(), CommandError> {
         let mut write = Write::begin(&mut self.connection).await?;
         standing::write(write.connection(), standing).await?;
         write.commit().await
@@ -132,31 +137,20 @@ impl<'c> Write<'c> {
     }
 }
 
-async fn call_off(source: &mut End) -> Result<Value, CommandError> {
-    match standing::read(&mut source.connection).await? {
-        Some(Standing { part: Part::Source, other, id }) => {
-            source.mark(None).await?;
-            let text = format!("the incomplete copy at {other} is never served; remove it");
-            Ok(json!({"status": "calledOff", "vault": source.place.to_string(), "move": id, "remark": text}))
-        }
-        Some(standing) => Err(refusals::not_to_be_called_off(&standing)),
-        None => Err(refusals::nothing_to_call_off(&source.place)),
-    }
-}
-
 async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, CommandError> {
     if let Some(section) = [&source.config, &target.config].iter().find(|config| config.vaults.is_some()) {
         return Err(refusals::named_vaults(&section.data_dir));
     }
-    let marks = Marks::of(source, target).await?;
-    let seals = Seals::of(source, target).await?;
+    let mut marks = Marks::of(source, target).await?;
+    let seals = Seals::of(source, target, &marks.id).await?;
+    marks.begin_or_go_on(keeps(&seals.to, &target.config))?;
     if marks.part != Part::Left {
+        plan(&mut source.connection, &seals).await?;
         source.mark(Some(&marks.at_source(Part::Source))).await?;
         reach("the source of a move is marked");
         let copied = fill(source, target, &marks, &seals).await;
         if copied.is_err() && marks.is_new {
-            // The target never was a vault, so the source may be one again. If even that fails, its mark stays.
-            let _ = source.mark(None).await;
+            undo(source, &seals).await;
         }
         copied?;
         source.mark(Some(&marks.at_source(Part::Left))).await?;
@@ -165,8 +159,26 @@ async fn move_vault(source: &mut End, target: &mut End) -> Result<Value, Command
     finish(source, target, &marks, &seals).await
 }
 
-/// Copies and reads back.
+/// The target never was a vault, so the source may be one again, once the token holds nothing of a move that nobody would
+/// know of any more. If any of that fails, the mark stays, and the move is there to be gone on with or called off.
+async fn undo(source: &mut End, seals: &Seals) {
+    let cleared = match &seals.token {
+        Some(token) => token.take_out(&mut source.connection, &seals.to).await.map(drop),
+        None => Ok(()),
+    };
+    let undone = match cleared {
+        Ok(()) => source.mark(None).await,
+        failed => failed,
+    };
+    if let Err(error) = undone {
+        let error = crate::chain(&error);
+        tracing::warn!(error, "the move is not taken back: run it again, or with --call-off");
+    }
+}
+
+/// Brings keys into the token, copies, and reads back.
 async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<(), CommandError> {
+    bring(&mut source.connection, seals).await?;
     let mut write = Write::begin(&mut target.connection).await?;
     wipe(write.connection()).await?;
     copy(&mut source.connection, write.connection(), seals).await?;
@@ -174,17 +186,19 @@ async fn fill(source: &mut End, target: &mut End, marks: &Marks, seals: &Seals) 
     reach("the target of a move is written");
     write.commit().await?;
     reach("the target of a move is filled");
-    verify(&mut source.connection, (&target.place, &target.config), seals).await
+    verify(&mut source.connection, &target.place, seals).await
 }
 
-/// Makes the target a vault, with an entry of the move.
+/// Keeps the objects in the token, and makes the target a vault, with an entry of the move.
 async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) -> Result<Value, CommandError> {
+    let brought = keep(&mut target.connection, seals).await?;
     let detail = json!({
         "operation": "moveVault",
         "from": source.place.to_string(),
         "to": target.place.to_string(),
         "move": marks.id,
         "masterKeyId": seals.to.id().as_str(),
+        "versionsIntoToken": brought,
     });
     let event = Event {
         time: rfc3339(jiff::Timestamp::now().as_second()),
@@ -204,46 +218,9 @@ async fn finish(source: &End, target: &mut End, marks: &Marks, seals: &Seals) ->
         "to": target.place.to_string(),
         "move": marks.id,
         "sealedAnew": seals.is_anew(),
+        "versionsIntoToken": brought,
         "log": {"entries": entries},
     }))
-}
-
-/// What stands at both ends.
-struct Marks {
-    id: String,
-    /// Where the source stands; `Source` for a move that begins.
-    part: Part,
-    is_new: bool,
-    from: String,
-    to: String,
-}
-
-impl Marks {
-    /// Refuses what is neither the beginning of a move nor its middle.
-    async fn of(source: &mut End, target: &mut End) -> Result<Self, CommandError> {
-        let from = standing::read(&mut source.connection).await?;
-        let to = standing::read(&mut target.connection).await?;
-        let is_empty = tables::are_empty(&mut target.connection).await?;
-        let (id, part, is_new) = match (from, to) {
-            (None, None) if is_empty => (Uuid::new_v4().to_string(), Part::Source, true),
-            (Some(Standing { part: Part::Source, id, .. }), None) if is_empty => (id, Part::Source, false),
-            (Some(from), Some(to)) if from.part != Part::Target && from.id == to.id => {
-                (from.id, from.part, false)
-            }
-            (Some(from), _) if from.part != Part::Source => return Err(refusals::not_a_vault(&from)),
-            (_, Some(to)) => return Err(refusals::target_of_another_move(&target.place, &to)),
-            (_, None) => return Err(refusals::target_not_empty(&target.place)),
-        };
-        Ok(Self { id, part, is_new, from: source.place.to_string(), to: target.place.to_string() })
-    }
-
-    fn at_source(&self, part: Part) -> Standing {
-        Standing { part, other: self.to.clone(), id: self.id.clone() }
-    }
-
-    fn at_target(&self) -> Standing {
-        Standing { part: Part::Target, other: self.from.clone(), id: self.id.clone() }
-    }
 }
 
 /// The master key of an end whose database names it.

@@ -1,9 +1,11 @@
 //! The reading back of a move: over another connection, every row of the target is what the source's is, every key opens to
-//! the same secret, and the log is one chain.
+//! the same secret, every object in the token signs for its row, and the log is one chain. That a symmetric key in the token is
+//! the source's was proved when it was brought in; here it is proved that the row refers to that object.
+
+use std::sync::Arc;
 
 use super::move_seal::Seals;
 use super::{CommandError, check, refusals};
-use crate::config::Config;
 use crate::store::snapshot::Snapshot;
 use crate::store::tables::{
     Generation, LogEntry, Meta, Name, RetiredGeneration, RotationPolicy, Row, UsedToken, Version, page,
@@ -13,12 +15,15 @@ use crate::store::{Connection, Place, meta};
 /// Compares all of it.
 pub(super) async fn verify(
     source: &mut Connection,
-    (target, config): (&Place, &Config),
+    target: &Place,
     seals: &Seals,
 ) -> Result<(), CommandError> {
     let mut snapshot = Snapshot::open(target).await?;
     let proved = match compare(source, &mut snapshot, seals).await {
-        Ok(()) => check::contents(&mut snapshot, config, &seals.to).await.map(drop),
+        Ok(()) => {
+            let hsm = seals.token.as_ref().map(|token| Arc::clone(&token.hsm));
+            check::contents(&mut snapshot, hsm, &seals.to).await.map(drop)
+        }
         differing => differing,
     };
     snapshot.close().await;

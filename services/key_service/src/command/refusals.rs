@@ -129,12 +129,63 @@ pub fn named_vaults(data_dir: &Path) -> CommandError {
     )
 }
 
-/// A key in a token, under another master key.
-pub fn moved_token_key(version: &Version) -> CommandError {
-    let rule = "a key in an HSM is bound to the vault's master key and moves under the same one only";
-    let remedy = "give the target the same master key (`casemate-keys master-key`), then move";
-    let subject = format!("keys/{}/{}", version.name, version.version);
-    refused("HsmKeyNotMoved", subject, "the source's master key", "another master key", rule, remedy)
+/// Keys in a token that the target has not; the first of them.
+pub fn left_behind(first: &KeyRecord, count: usize, has_token: bool) -> CommandError {
+    let rule = "a key leaves its token by a release only, so a vault moves to where the token is";
+    let expected = "the token that holds it, named by the target's configuration ([hsm])";
+    let actual = match has_token {
+        true => format!("a token without {count} of the vault's key versions"),
+        false => format!("no [hsm], and {count} of the vault's key versions lie in a token"),
+    };
+    let remedy =
+        "name the token that holds the keys in the target's [hsm]; or make new keys there, and purge these";
+    refused("HsmKeyNotMoved", subject(first), expected, actual, rule, remedy)
+}
+
+/// A key that the target's token cannot take; that the token is away is no finding.
+pub fn not_taken(record: &KeyRecord, error: HsmError) -> CommandError {
+    if error.is_unavailable() {
+        return CommandError::Hsm(error);
+    }
+    let rule = "by the target's configuration this key lives in the token, which must take it in and use it";
+    let remedy = "name a token that can ([hsm]); for types without -HSM, `all_keys = false` leaves them sealed; or purge the \
+                  key. The source is unchanged";
+    let expected = "a token that takes this key";
+    refused("HsmKeyNotTaken", subject(record), expected, crate::chain(&error), rule, remedy)
+}
+
+/// What the token made of a key is not that key.
+pub fn not_the_key(record: &KeyRecord) -> CommandError {
+    let rule =
+        "what is brought into a token proves there that it is the key, and as protected as it should be";
+    let remedy = "the source is unchanged; find out what is wrong with the token, or name another";
+    let actual = "an object that does not";
+    refused("HsmKeyNotProved", subject(record), "an object that works as the key", actual, rule, remedy)
+}
+
+/// The token holds what a move has brought in, and does not let go of it.
+pub fn copies_left(error: &CommandError) -> CommandError {
+    let rule = "a move that is called off takes out of the token what it has brought in";
+    let remedy = "bring the token back and call off again; or leave [hsm] out of the target's configuration: then the copies \
+                  stay in the token";
+    let expected = "the token of the target, and its master key";
+    refused("HsmCopiesLeft", "[hsm]", expected, crate::chain(error), rule, remedy)
+}
+
+/// The target's configuration is not what it was when the move began.
+pub fn target_changed(begun: &str, now: &str) -> CommandError {
+    let rule =
+        "a move is gone on with as it was begun: what it has brought into a token is found again there only";
+    let remedy = "put the target's [master_key] and [hsm] back as they were; or, as long as the source is not left, call the \
+                  move off and begin another";
+    refused("TargetChanged", "--to", begun, now, rule, remedy)
+}
+
+/// The target is not that of the move.
+pub fn call_off_of_another(named: &Place, other: &str) -> CommandError {
+    let rule = "a move is called off with the configurations that it was begun with";
+    let remedy = "name the configuration of the target that the move was begun with";
+    refused("CallOffOfAnother", "--to", other, named.to_string(), rule, remedy)
 }
 
 /// Both ends are the same.

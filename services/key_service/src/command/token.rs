@@ -1,25 +1,24 @@
 //! `casemate-keys check` and the hardware security module. It destroys nothing: that is the running service's to do.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{CommandError, refusals};
 use crate::app::custody::{Fate, family, fate};
-use crate::config::HsmConfig;
 use crate::hsm::{Held, Hsm, KeyId};
 use crate::store::keys::KeyRecord;
 
 /// The token, and what is this vault's in it.
 pub struct TokenCheck {
-    hsm: Hsm,
+    hsm: Arc<Hsm>,
     held: Vec<Held>,
 }
 
 impl TokenCheck {
     /// Lists the objects before the rows are read, so that one that is stored meanwhile counts as stored.
-    pub fn open(config: &HsmConfig, vault: &str) -> Result<Self, CommandError> {
-        let hsm = Hsm::open(config)?;
+    pub fn of(hsm: Arc<Hsm>, vault: &str) -> Result<Self, CommandError> {
         let held = hsm.held(vault)?;
         Ok(Self { hsm, held })
     }

@@ -16,6 +16,8 @@ use crate::config::MasterKeyConfig;
 const BACKUP_LABEL: &[u8] = b"casemate key backup v1";
 /// Label of the key that a named vault seals under (HKDF's info); the vault's id follows.
 const VAULT_LABEL: &[u8] = b"casemate named vault v1\0";
+/// Label of the ids of objects that a move of a vault puts into a token (HKDF's info); the move's id and a hash follow.
+const MOVED_LABEL: &[u8] = b"casemate moved key v1\0";
 /// Label before the master key when its id is computed, so that the id is a hash of nothing else.
 const ID_LABEL: &[u8] = b"casemate master key id v1\0";
 
@@ -148,6 +150,14 @@ impl MasterKey {
         open(&self.key, &sealed.0, binding).map(PrivateKey)
     }
 
+    /// The id of what a move puts into a token for the key that has this binding: the same at each try of that move, and
+    /// not to be told without this key.
+    pub fn moved_id(&self, moved: &str, binding: &[u8]) -> [u8; 16] {
+        let bound = digest::digest(&digest::SHA256, binding);
+        let derived = derived(&self.derivation, &[MOVED_LABEL, moved.as_bytes(), bound.as_ref()]);
+        *derived.first_chunk().expect("a hash is longer")
+    }
+
     /// Encrypts a backup under a key that is derived from this one.
     pub fn seal_backup(&self, content: &[u8]) -> Vec<u8> {
         seal(&self.backups, content, BACKUP_LABEL)
@@ -231,6 +241,17 @@ mod tests {
         }
         assert_ne!(one.id(), two.id());
         assert!(two.open_backup(&one.seal_backup(b"backup")).is_err());
+    }
+
+    #[test]
+    fn the_id_of_a_moved_key_is_its_own_in_each_move_and_under_each_master_key() {
+        let (master, other) = (master(), master());
+        let id = master.moved_id("1", &BASE.bytes());
+        assert_eq!(id, master.moved_id("1", &BASE.bytes()));
+        let version = Binding { version: "w", ..BASE }.bytes();
+        assert_ne!(id, master.moved_id("2", &BASE.bytes()));
+        assert_ne!(id, master.moved_id("1", &version));
+        assert_ne!(id, other.moved_id("1", &BASE.bytes()));
     }
 
     #[test]

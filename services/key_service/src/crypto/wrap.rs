@@ -15,7 +15,7 @@ use super::seal::PrivateKey;
 use crate::hsm::{Hsm, HsmError, KeyId};
 
 /// Bytes of a key-encryption key.
-pub const KEK_LEN: usize = 32;
+const KEK_LEN: usize = 32;
 
 /// The key in a verified token that a released key is wrapped to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,14 @@ pub fn release_from_token(
     Ok(Ok(KeyHsm { schema_version: "1.0".to_owned(), header, ciphertext }))
 }
 
+/// A key-encryption key of its own, and a private key under it: what a token takes in.
+pub fn for_token(private: &PrivateKey) -> (Zeroizing<Vec<u8>>, Vec<u8>) {
+    let mut kek = Zeroizing::new(vec![0; KEK_LEN]);
+    rand::fill(&mut kek).expect("the system has random numbers");
+    let wrapped = padded_wrap(&kek, private);
+    (kek, wrapped)
+}
+
 fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<Vec<u8>, CryptoError> {
     let key = target.key.encrypting_key()?;
     let mut block = vec![0; key.ciphertext_size()];
@@ -68,7 +76,7 @@ fn encrypted_kek(target: &TargetKey, enc: KeyEncryption, kek: &[u8]) -> Result<V
 }
 
 /// AES key wrap with padding (RFC 5649).
-pub fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
+fn padded_wrap(kek: &[u8], private: &PrivateKey) -> Vec<u8> {
     let plaintext = private.as_bytes();
     let kek = AesKek::new(&AES_256, kek).expect("the key-encryption key has 32 bytes");
     // RFC 5649: padded to 8 bytes, and 8 bytes of integrity check.

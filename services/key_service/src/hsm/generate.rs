@@ -123,20 +123,20 @@ fn oct(
     connection.session.generate_key(&Mechanism::AesKeyGen, &template).doing("make an AES key")
 }
 
-/// Brings a key in: `wrapped` is its PKCS#8 form, or an AES key's bytes, under `kek` (RFC 5649). The token opens it.
+/// Brings a key in as the object `id`: `wrapped` is its PKCS#8 form, or an AES key's bytes, under `kek` (RFC 5649). The
+/// token opens it.
 pub fn import(
     connection: &Connection<'_>,
-    public: &PublicKey,
+    (id, public): (KeyId, &PublicKey),
     new: &NewKey,
     (kek, wrapped): (&[u8], &[u8]),
-) -> Result<KeyId, HsmError> {
+) -> Result<(), HsmError> {
     connection.token.mechanisms.require(MechanismType::AES_KEY_WRAP_PAD, Purpose::Unwrap)?;
     let (class, key_type, family) = match public {
         PublicKey::Rsa(_) => (ObjectClass::PRIVATE_KEY, KeyType::RSA, Family::Rsa),
         PublicKey::Ec(_) => (ObjectClass::PRIVATE_KEY, KeyType::EC, Family::Ec),
         PublicKey::Oct(_) => (ObjectClass::SECRET_KEY, KeyType::AES, Family::Oct),
     };
-    let id = KeyId::random();
     let mut template = vec![Attribute::Class(class), Attribute::KeyType(key_type)];
     template.extend(new.template(id, family));
     let kek = Kek::put(connection, kek, KekUse::Unwraps)?;
@@ -144,6 +144,5 @@ pub fn import(
         .session
         .unwrap_key(&Mechanism::AesKeyWrapPad, kek.handle(), wrapped, &template)
         .doing("take a key in (C_UnwrapKey with CKM_AES_KEY_WRAP_PAD)")?;
-    protected(connection, handle, id, new)?;
-    Ok(id)
+    protected(connection, handle, id, new)
 }

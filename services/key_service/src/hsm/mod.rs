@@ -12,7 +12,7 @@
 //! | `RSA-OAEP-256` decryption | all, or the private operation (CKM_RSA_X_509) if its OAEP is SHA-1 only | the padding, in constant time ([`oaep`]) |
 //! | encrypting and verifying with RSA and EC keys | - | all: it takes the public part only |
 //! | release | wrapping the key (CKM_AES_KEY_WRAP_PAD) | making the key-encryption key, and RSA-OAEP to the guest's key |
-//! | import | unwrapping the key | checking it: it came over the network |
+//! | import, and a vault that moves in | unwrapping the key | checking it; wrapping it |
 //!
 //! What a token cannot do is refused by the mechanism's name.
 
@@ -27,6 +27,7 @@ mod object;
 mod pin;
 mod pool;
 mod private;
+mod proof;
 mod reference;
 mod symmetric;
 
@@ -37,7 +38,6 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use cryptoki::error::Error;
 use policy::release::ReleaseDecision;
 use zeroize::Zeroizing;
@@ -46,7 +46,7 @@ use crate::config::HsmConfig;
 use crate::crypto::kind::{Family, KeySpec, PublicKey};
 use crate::crypto::oct::{CbcPadding, GcmOutput};
 use crate::crypto::rsa::RsaPadding;
-use crate::crypto::sign::{Sha2, SignatureAlgorithm, verify};
+use crate::crypto::sign::SignatureAlgorithm;
 
 pub use error::HsmError;
 pub use object::{Held, KeyId, Label, NewKey, State};
@@ -103,7 +103,24 @@ impl Hsm {
         kek: Zeroizing<Vec<u8>>,
         wrapped: Vec<u8>,
     ) -> Result<KeyId, HsmError> {
-        self.pool.run(move |connection| generate::import(connection, &public, &new, (&kek, &wrapped)))
+        self.pool.run(move |connection| {
+            let id = KeyId::random();
+            generate::import(connection, (id, &public), &new, (&kek, &wrapped)).map(|()| id)
+        })
+    }
+
+    /// The same under an id that is known before, in place of what an earlier try has left under it.
+    pub fn import_as(
+        &self,
+        (id, public): (KeyId, PublicKey),
+        new: NewKey,
+        kek: Zeroizing<Vec<u8>>,
+        wrapped: Vec<u8>,
+    ) -> Result<(), HsmError> {
+        self.pool.run(move |connection| {
+            object::destroy(connection, id)?;
+            generate::import(connection, (id, &public), &new, (&kek, &wrapped))
+        })
     }
 
     /// Says how far a key's object got.
@@ -128,19 +145,6 @@ impl Hsm {
             let handle = object::find(connection, id, family)?;
             object::check_protected(connection, handle, id, extractable)
         })
-    }
-
-    /// Whether the key signs for this public part. A symmetric key has none, so there is nothing to tell.
-    pub fn signs_for(&self, id: KeyId, public: &PublicKey) -> Result<bool, HsmError> {
-        let algorithm = match public {
-            PublicKey::Rsa(_) => SignatureAlgorithm::Pkcs1(Sha2::Sha256),
-            PublicKey::Ec(point) => SignatureAlgorithm::Ecdsa(point.curve),
-            PublicKey::Oct(_) => return Ok(true),
-        };
-        let mut digest = vec![0; algorithm.digest_len()];
-        rand::fill(&mut digest).expect("the system has random numbers");
-        let signature = self.sign(id, algorithm, digest.clone())?;
-        Ok(verify(public, algorithm, &digest, &signature) == Ok(true))
     }
 
     /// Signs a digest.

@@ -359,6 +359,40 @@ fn objects_are_told_relabelled_and_destroyed_by_their_id_and_others_stay() {
     });
 }
 
+#[test]
+fn only_the_key_itself_is_taken_for_it_in_each_way() {
+    with_token(|folder| {
+        let hsm = open(folder);
+        for bits in [OctBits::Aes128, OctBits::Aes192, OctBits::Aes256] {
+            let (key, other, public) = (oct::generate(bits), oct::generate(bits), PublicKey::Oct(bits));
+            hsm.takes(&public, true).unwrap();
+            let id = import(&hsm, &key, &public, false);
+            assert!(hsm.is_key(id, &public, &key).unwrap() && !hsm.is_key(id, &public, &other).unwrap());
+            for way in [proof::cbc_agrees, proof::wrap_agrees, proof::gcm_agrees] {
+                assert!(way(&hsm, id, (&key, bits), &[3; 16]).unwrap());
+                assert!(!way(&hsm, id, (&other, bits), &[3; 16]).unwrap());
+            }
+        }
+        let ((key, public), (_, other)) =
+            (kind::generate(KeySpec::Ec(Curve::P256)), kind::generate(KeySpec::Ec(Curve::P256)));
+        let id = import(&hsm, &key, &public, false);
+        assert!(hsm.is_key(id, &public, &key).unwrap() && !hsm.is_key(id, &other, &key).unwrap());
+    });
+}
+
+#[test]
+fn a_key_that_is_brought_in_again_under_its_id_is_one_object() {
+    with_token(|folder| {
+        let (hsm, id) = (open(folder), KeyId::random());
+        for bits in [OctBits::Aes128, OctBits::Aes256] {
+            let (kek, wrapped) = crate::crypto::wrap::for_token(&oct::generate(bits));
+            hsm.import_as((id, PublicKey::Oct(bits)), new(true), kek, wrapped).unwrap();
+            hsm.holds(id, Family::Oct, true).unwrap();
+        }
+        assert_eq!(hsm.held(VAULT).unwrap().len(), 1);
+    });
+}
+
 /// A second object with a key's id, put there by who has the PIN, is not used in its place.
 #[test]
 fn two_objects_with_one_id_are_refused() {

@@ -17,6 +17,9 @@ pub struct Standing {
     pub other: String,
     /// The same at both ends.
     pub id: String,
+    /// Where the target keeps keys, as its configuration said when the move began; moves of former programs do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<String>,
 }
 
 /// Which end of a move a database is.

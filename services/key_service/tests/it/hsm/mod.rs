@@ -4,4 +4,5 @@ mod attacks;
 mod crashes;
 mod faults;
 mod keys;
+pub mod moves;
 mod token;

@@ -3,6 +3,7 @@
 
 mod core_dump;
 mod keys;
+mod moves;
 mod needles;
 
 use std::path::Path;

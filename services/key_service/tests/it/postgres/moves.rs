@@ -8,27 +8,9 @@ use public_api::decision_log::Entry;
 use serde_json::{Value, json};
 
 use crate::support::issuer::{attestation, encoded, transfer_key};
+use crate::support::program::{Said, dies_at, moving, run};
 use crate::support::unwrap::{modulus, released_modulus, verified};
 use crate::support::vault::{BASE, Folder, Vault, platform_conditions};
-
-/// What a run of the program said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Value {
-        assert_eq!(self.code, Some(0), "{}", self.err);
-        serde_json::from_str(&self.out).unwrap()
-    }
-
-    fn refuses(&self, code: &str) {
-        assert_eq!((self.code, self.out.as_str()), (Some(1), ""), "{}", self.err);
-        assert!(self.err.contains(code), "{code}: {}", self.err);
-    }
-}
 
 fn config(folder: &Folder) -> PathBuf {
     folder.config(|text| text).unwrap();
@@ -36,15 +18,7 @@ fn config(folder: &Folder) -> PathBuf {
 }
 
 fn command(from: &Folder, to: &Folder) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_casemate-keys"));
-    program.arg("move").arg("--from").arg(config(from)).arg("--to").arg(config(to));
-    program
-}
-
-fn run(program: &mut Command) -> Said {
-    let output = program.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    moving(&config(from), &config(to))
 }
 
 fn move_vault(from: &Folder, to: &Folder) -> Said {
@@ -225,10 +199,7 @@ async fn a_move_that_dies_anywhere_leaves_one_vault_at_most_and_can_be_finished(
     .enumerate()
     {
         let to = if number % 2 == 0 { Folder::on_postgres() } else { Folder::in_a_file() };
-        let plan = tempfile::tempdir().unwrap();
-        std::fs::write(plan.path().join("crash-at"), format!("0 keys: {point}")).unwrap();
-        let died = run(command(&from, &to).env("CASEMATE_FAULT_PLAN", plan.path()));
-        assert_eq!(died.code, None, "{point}: {}", died.err);
+        dies_at(&mut command(&from, &to), point);
         refuses_to_serve(&from, "this vault").await;
         if point == "the target of a move is a vault" {
             move_vault(&from, &to).refuses("VaultMoved");
@@ -248,9 +219,8 @@ async fn a_move_that_dies_anywhere_leaves_one_vault_at_most_and_can_be_finished(
 async fn a_move_that_is_called_off_leaves_the_vault_and_a_copy_that_is_none() {
     let (file, before) = filled(Folder::in_a_file()).await;
     let server = with_the_key_of(&file, Folder::on_postgres());
-    let plan = tempfile::tempdir().unwrap();
-    std::fs::write(plan.path().join("crash-at"), "0 keys: the target of a move is filled").unwrap();
-    run(command(&file, &server).env("CASEMATE_FAULT_PLAN", plan.path()));
+    dies_at(&mut command(&file, &server), "the target of a move is filled");
+    run(command(&file, &Folder::in_a_file()).arg("--call-off")).refuses("CallOffOfAnother");
     let said = run(command(&file, &server).arg("--call-off")).json();
     assert_eq!(said["status"], "calledOff");
     refuses_to_serve(&server, "this vault is incomplete").await;

@@ -3,6 +3,7 @@
 pub mod issuer;
 pub mod jwk;
 pub mod postgres;
+pub mod program;
 pub mod softhsm;
 pub mod unwrap;
 pub mod vault;

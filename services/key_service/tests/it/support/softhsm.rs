@@ -32,13 +32,8 @@ impl Tokens {
         std::fs::write(dir.path().join(SECTION), section).expect("a file");
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(dir.path().join("pin"), private).expect("a mode");
-        let tokens = Self(dir);
-        let mut util = Command::new("softhsm2-util");
-        util.args(["--init-token", "--free", "--label", LABEL, "--pin", PIN, "--so-pin", "31415926"]);
-        tokens.seen_by(&mut util);
-        let output = util.output().expect("softhsm2-util runs (Debian: softhsm2)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        tokens
+        another_token(dir.path(), LABEL);
+        Self(dir)
     }
 
     fn path(&self) -> &Path {
@@ -49,6 +44,15 @@ impl Tokens {
     fn seen_by(&self, command: &mut Command) {
         command.env("SOFTHSM2_CONF", self.path().join("softhsm2.conf")).env(FOLDER, self.path());
     }
+}
+
+/// One more token in the folder of the tokens.
+pub fn another_token(folder: &Path, label: &str) {
+    let mut util = Command::new("softhsm2-util");
+    util.args(["--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "31415926"]);
+    let output = util.env("SOFTHSM2_CONF", folder.join("softhsm2.conf")).output();
+    let output = output.expect("softhsm2-util runs (Debian: softhsm2)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `[hsm]` for every vault in the process of such a test; in any other process nothing.
