@@ -19,7 +19,8 @@ const RELEASES: &str = "/usr/lib/postgresql";
 /// The release that the service is written for, or a later one.
 const OLDEST: u32 = 15;
 
-/// `$1` programs, `$2` folder, further arguments: the server's. It serves until standard input ends.
+/// `$1` programs, `$2` folder, further arguments: the server's. It serves until standard input ends. A server that has only
+/// just begun does not hear SIGQUIT: a shell's jobs begin with it ignored.
 const SERVE: &str = r#"
 bin=$1 dir=$2; shift 2
 trap '' INT TERM
@@ -29,7 +30,10 @@ echo $pid
 keep=
 read -r keep || :
 kill -QUIT $pid 2>/dev/null
+(sleep 10; kill -KILL $pid) 2>/dev/null &
+late=$!
 wait $pid
+kill $late 2>/dev/null
 [ -n "$keep" ] || rm -rf "$dir"
 "#;
 
@@ -148,9 +152,7 @@ impl Cluster {
             .args(["-q", "-U", "keys", "-p", &self.port.to_string(), "-h"])
             .arg(&self.folder)
             .stdout(Stdio::null());
-        // Of a process that has ended there is no command line.
-        let line = format!("/proc/{}/cmdline", self.pid.as_raw_nonzero());
-        while std::fs::read(&line).is_ok_and(|line| !line.is_empty()) {
+        while runs(self.pid) {
             if ready.status().is_ok_and(|status| status.success()) {
                 return true;
             }
@@ -208,6 +210,12 @@ impl Cluster {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
+}
+
+/// Whether a process is there and has not ended. (Not by its command line: in the midst of `execve` it has none.)
+fn runs(pid: rustix::process::Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
 
 /// Waits 20 ms, for the loops that wait for a condition.
