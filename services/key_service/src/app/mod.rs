@@ -13,6 +13,7 @@ pub mod operate;
 pub(crate) mod quoted;
 pub mod random;
 mod readiness;
+pub mod recent;
 pub(crate) mod refusals;
 pub mod release;
 pub mod reset;

@@ -1,7 +1,8 @@
 //! Opened private keys, kept while they are used: to read an RSA key takes longer than to use it.
 //!
-//! A kept key is found by a hash of what is stored and of all that it is bound to. The row is read for each use as
-//! before; a row that anybody changed has another hash, so it goes through the seal again, and a row that is gone has none.
+//! A kept key is found by a hash of what is stored and of all that it is bound to. Each use has the row as it stands
+//! ([`super::recent`]); a row that was changed has another hash, so it goes through the seal again, and one that is gone has
+//! none.
 //!
 //! A key is used on the thread that asks: a thread of its own would cost more, and let more of them run than there are
 //! cores.

@@ -5,6 +5,8 @@
 //! release; encrypt, wrap and sign are refused). A use of a secret is on record before it is answered; what takes the
 //! public part only leaves no entry.
 
+use std::sync::Arc;
+
 use public_api::decision_log::Decision;
 use public_api::key_operations::{KeyOperationParameters, KeyOperationResult};
 use serde_json::json;
@@ -219,8 +221,8 @@ impl AppState {
         caller: &Caller,
         key: &KeyRef,
         operation: Operation,
-    ) -> Result<KeyRecord, AppError> {
-        let record = self.record(key).await?;
+    ) -> Result<Arc<KeyRecord>, AppError> {
+        let record = self.recent_record(key).await?;
         match check_usable(&record, operation, self.now()) {
             Ok(()) => Ok(record),
             Err(denial) => {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::AppError;
 use super::counts::Counts;
 use super::opened::OpenedKeys;
+use super::recent::RecentRecords;
 use crate::config::{Config, ConfigError, MasterKeyConfig, RecoveryConfig};
 use crate::crypto::master::MasterKeyError;
 use crate::crypto::ready::ReadyKeys;
@@ -129,6 +130,7 @@ pub struct AppState {
     pub(crate) master: MasterKey,
     pub(crate) signer: Signer,
     pub(crate) opened_keys: OpenedKeys,
+    pub(crate) recent_records: RecentRecords,
     pub(crate) callers: Callers,
     pub(crate) gate: Arc<Gate>,
     pub(crate) counts: Counts,
@@ -197,6 +199,7 @@ impl AppState {
             signer,
             callers: own.callers,
             opened_keys: OpenedKeys::default(),
+            recent_records: RecentRecords::default(),
             counts: Counts::new(&common.metrics),
             gate: http::gate(config, &common.metrics),
             last_readiness: LastReadiness::default(),

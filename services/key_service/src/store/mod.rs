@@ -136,6 +136,13 @@ impl Store {
         self.writer.append(event).await
     }
 
+    /// A number that is another one after anything but the log was written; none while that is under way, or where others
+    /// write too.
+    pub fn standing_still(&self) -> Option<u64> {
+        let number = self.writer.changes();
+        (matches!(self.readers, Readers::Sqlite(_)) && number.is_multiple_of(2)).then_some(number)
+    }
+
     /// Connections for reading.
     pub fn readers(&self) -> &Readers {
         &self.readers

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -61,14 +62,16 @@ struct Done {
 /// Handle of the writing task.
 pub(super) struct Writer {
     jobs: mpsc::Sender<Waiting>,
+    changes: Arc<AtomicU64>,
 }
 
 impl Writer {
     /// Starts the task. It ends when the handle is dropped.
     pub fn start(line: Line) -> Self {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(line, waiting));
-        Self { jobs }
+        let changes = Arc::default();
+        tokio::spawn(serve(line, waiting, Arc::clone(&changes)));
+        Self { jobs, changes }
     }
 
     /// Runs `work` in a transaction and returns once it is durable.
@@ -108,6 +111,11 @@ impl Writer {
         receiver.await.map_err(|_| StoreError::Undone)?
     }
 
+    /// Grows by one when a transaction with work begins, and when it has ended: odd while one is under way.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
     pub fn has_ended(&self) -> bool {
         self.jobs.is_closed()
     }
@@ -117,7 +125,7 @@ impl Writer {
     }
 }
 
-async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Waiting>) {
+async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Waiting>, changes: Arc<AtomicU64>) {
     let (mut batch, mut head) = (Vec::with_capacity(BATCH), None);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         // Whoever else is about to write goes along: a transaction costs as much as several of their requests do. Where
@@ -129,7 +137,10 @@ async fn serve(mut line: Line, mut waiting: mpsc::Receiver<Waiting>) {
             batch.push(one);
         }
         let mut told = Vec::with_capacity(batch.len());
+        let step = u64::from(batch.iter().any(|waiting| matches!(waiting, Waiting::Work(_))));
+        changes.fetch_add(step, Ordering::SeqCst);
         let result = transact(&mut line, &mut batch, &mut told, &mut head).await;
+        changes.fetch_add(step, Ordering::SeqCst);
         // Jobs that did not run are dropped, and their callers see `Undone`.
         batch.clear();
         let result = result.map_err(|failed| match failed {
@@ -316,6 +327,24 @@ mod tests {
         let writer = writer(&folder).await;
         writer.run(|connection| Box::pin(insert(connection, 7))).await.unwrap();
         assert_eq!(numbers(&folder).await, [7]);
+    }
+
+    /// What others keep of the database is known to be old before a change can be seen, also if it is undone.
+    #[tokio::test]
+    async fn the_number_of_changes_is_odd_within_one_and_another_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = writer(&folder).await;
+        for (number, seen) in [(1, 1), (1, 3), (2, 5)] {
+            let changes = Arc::clone(&writer.changes);
+            let work = writer.run(move |connection| {
+                Box::pin(async move {
+                    assert_eq!(changes.load(Ordering::SeqCst), seen);
+                    insert(connection, number).await
+                })
+            });
+            assert_eq!(work.await.is_err(), seen == 3, "a number is inserted once");
+            assert_eq!(writer.changes(), seen + 1);
+        }
     }
 
     /// Nobody gets a `Committed` of a transaction that the database refused.

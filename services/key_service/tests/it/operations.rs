@@ -297,3 +297,25 @@ async fn random_bytes_are_as_many_as_were_asked_for_and_never_the_same() {
     bad(&vault.officer("POST", "/rng", &json!({"count": -1})).await, "count");
     bad(&vault.officer("POST", "/rng", &json!({})).await, "body");
 }
+
+/// What a use has of a key is never older than what was answered before it: rows that are kept end with each change.
+#[tokio::test]
+async fn a_change_holds_for_the_very_next_use() {
+    let vault = made(json!({"kty": "EC"})).await;
+    let digest = json!({"alg": "ES256", "value": encoded([7; 32])});
+    let first = call(&vault, "sign", &digest).await.ok()["kid"].clone();
+    for enabled in [false, true, false, true] {
+        let change = json!({"attributes": {"enabled": enabled}});
+        vault.officer("PATCH", "/keys/k", &change).await.ok();
+        let answer = call(&vault, "sign", &digest).await;
+        assert_eq!(answer.status, if enabled { StatusCode::OK } else { StatusCode::FORBIDDEN });
+    }
+    let second = vault.officer("POST", "/keys/k/rotate", &Value::Null).await.ok()["key"]["kid"].clone();
+    assert_ne!(first, second);
+    assert_eq!(call(&vault, "sign", &digest).await.ok()["kid"], second);
+    vault.officer("DELETE", "/keys/k", &Value::Null).await.ok();
+    assert_eq!(call(&vault, "sign", &digest).await.status, StatusCode::NOT_FOUND);
+    vault.officer("POST", "/deletedkeys/k/recover", &Value::Null).await.ok();
+    assert_eq!(call(&vault, "sign", &digest).await.ok()["kid"], second);
+    assert_eq!(call(&vault, "sign", &digest).await.ok()["kid"], second, "a kept row");
+}
