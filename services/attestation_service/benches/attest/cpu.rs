@@ -1,5 +1,7 @@
 //! CPU time, as the kernel counts it.
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Of this thread.
@@ -17,6 +19,25 @@ pub fn of_process(id: u32) -> Duration {
     let fields = text.rsplit_once(')').expect("a name").1.split_ascii_whitespace();
     let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
+/// Measures while every other core does `other`: a service is measured on a machine that is busy with its clients and its
+/// other threads, and cores share more than they show.
+pub fn beside_others<T>(other: impl Fn() + Sync, measure: impl FnOnce() -> T) -> T {
+    let others = std::thread::available_parallelism().map_or(1, NonZero::get) - 1;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..others {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    other();
+                }
+            });
+        }
+        let measured = measure();
+        done.store(true, Ordering::Relaxed);
+        measured
+    })
 }
 
 /// Microseconds of this thread's CPU time for one call, the median of several batches.

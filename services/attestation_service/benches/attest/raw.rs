@@ -1,8 +1,6 @@
 //! The primitives, with the library that the service uses, keys and contexts made beforehand.
 
 use std::hint::black_box;
-use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{
@@ -22,25 +20,6 @@ const REPORT: usize = 0x2a0;
 const QUOTE: usize = 140;
 /// About as long as a token's header and claims.
 const TOKEN: usize = 4000;
-
-/// Measures while every other core verifies signatures too: the service is measured on a machine that is busy with its
-/// clients, and cores share more than they show.
-pub fn beside_others<T>(measure: impl FnOnce() -> T) -> T {
-    let others = std::thread::available_parallelism().map_or(1, NonZero::get) - 1;
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..others {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    p384_verify();
-                }
-            });
-        }
-        let measured = measure();
-        done.store(true, Ordering::Relaxed);
-        measured
-    })
-}
 
 /// One ECDSA verification on P-384 with SHA-384.
 pub fn p384_verify() -> f64 {
