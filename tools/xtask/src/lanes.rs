@@ -54,9 +54,10 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
     let mut tally = if guests.is_empty() || others.is_empty() {
         run_lanes(root, lanes, "")?
     } else {
-        // Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand.
+        // Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand. And
+        // everything: an emulated guest that boots beside a compiler runs into time limits of its own.
         clients::python(root)?;
-        vm_program(root)?;
+        vm_program(root, &[])?;
         thread::scope(|scope| {
             let beside = scope.spawn(|| run_lanes(root, &guests, "vm | "));
             let tally = run_lanes(root, &others, "")?;
@@ -135,15 +136,16 @@ fn cargo_test(
 
 /// Real guests. The program is run by itself: a cargo would wait for the one that builds the other lanes' tests.
 fn guests(root: &Path, tally: &mut Tally) -> Result<()> {
-    let mut command = Command::new(vm_program(root)?);
+    let mut command = Command::new(vm_program(root, &["--test", "vm"])?);
     command.env("CASEMATE_SDK_PYTHON", clients::python(root)?).current_dir(root.join(VM_PACKAGE));
     run_counted(command, "the vm lane", tally)
 }
 
-/// Builds the test program of the vm lane and says where it lies.
-fn vm_program(root: &Path) -> Result<PathBuf> {
+/// Builds the selected test programs and says where that of the vm lane lies.
+fn vm_program(root: &Path, selected: &[&str]) -> Result<PathBuf> {
     let output = Command::new("cargo")
-        .args(["test", "--workspace", "--test", "vm", "--no-run", "--message-format", "json"])
+        .args(["test", "--workspace", "--no-run", "--message-format", "json"])
+        .args(selected)
         .stderr(Stdio::inherit())
         .current_dir(root)
         .output()
