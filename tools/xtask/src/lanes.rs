@@ -150,7 +150,7 @@ fn vm_program(root: &Path, selected: &[&str]) -> Result<PathBuf> {
         .current_dir(root)
         .output()
         .context("running cargo test")?;
-    ensure!(output.status.success(), "the vm lane's tests do not build");
+    ensure!(output.status.success(), "the tests do not build");
     let artifact = |line: &str| -> Option<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let wanted = message["target"]["name"] == "vm" && message["target"]["kind"][0] == "test";
