@@ -30,7 +30,7 @@ async fn signs(vault: &Vault, name: &str) -> u16 {
 #[test]
 fn references_swapped_in_the_database_open_nothing() {
     with_token_as(("", "all_keys = false"), async |_| {
-        let vault = Vault::new().await;
+        let mut vault = Vault::new().await;
         for (name, kty) in [("a", "EC-HSM"), ("b", "EC-HSM"), ("soft", "EC")] {
             vault.officer("POST", &format!("/keys/{name}/create"), &json!({"kty": kty})).await.ok();
             assert_eq!(signs(&vault, name).await, 200);
@@ -42,6 +42,8 @@ fn references_swapped_in_the_database_open_nothing() {
         ];
         for take in takes {
             execute(&vault, take).await;
+            // A running service may still have the row of before, which is the right one.
+            vault = vault.restart().await;
             let name = if take.ends_with("'soft'") { "soft" } else { "a" };
             assert_eq!(signs(&vault, name).await, 500, "{take}");
         }
