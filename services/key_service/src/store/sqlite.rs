@@ -13,6 +13,9 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migra
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
+/// How much of the file readers see in the kernel's own pages: to copy each into a small cache of theirs made a get from a
+/// vault of 100,000 keys a fifth slower than from one of 100.
+const MAPPED: &str = "1073741824";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -25,7 +28,8 @@ pub async fn open(path: &Path) -> Result<SqliteConnection, Failure> {
 
 /// Connections that cannot write.
 pub fn readers(path: &Path) -> SqlitePool {
-    let options = options(path).create_if_missing(false).pragma("query_only", "on");
+    let options =
+        options(path).create_if_missing(false).pragma("query_only", "on").pragma("mmap_size", MAPPED);
     SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options)
 }
 
