@@ -29,7 +29,7 @@ use server::{Server, unix_now};
 use support::issuer::{attestation, encoded};
 use support::vault::{OFFICER, RELEASE_USER, evidence_at, platform_conditions, policy};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 /// Connections: enough that several records share one transaction, as under real load.
 const CONNECTIONS: u32 = 16;
 const SMALL: u32 = 100;
