@@ -57,7 +57,8 @@ pub fn run(root: &Path, lanes: &[Lane]) -> Result<()> {
         // Two cargos would build one after the other, and two installers in one folder would quarrel: once, beforehand. And
         // everything: an emulated guest that boots beside a compiler runs into time limits of its own.
         clients::python(root)?;
-        vm_program(root, &[])?;
+        build(root)?;
+        vm_program(root)?;
         thread::scope(|scope| {
             let beside = scope.spawn(|| run_lanes(root, &guests, "vm | "));
             let tally = run_lanes(root, &others, "")?;
@@ -136,21 +137,28 @@ fn cargo_test(
 
 /// Real guests. The program is run by itself: a cargo would wait for the one that builds the other lanes' tests.
 fn guests(root: &Path, tally: &mut Tally) -> Result<()> {
-    let mut command = Command::new(vm_program(root, &["--test", "vm"])?);
+    let mut command = Command::new(vm_program(root)?);
     command.env("CASEMATE_SDK_PYTHON", clients::python(root)?).current_dir(root.join(VM_PACKAGE));
     run_counted(command, "the vm lane", tally)
 }
 
-/// Builds the selected test programs and says where that of the vm lane lies.
-fn vm_program(root: &Path, selected: &[&str]) -> Result<PathBuf> {
+/// Builds the tests of the lanes without guests.
+fn build(root: &Path) -> Result<()> {
+    let arguments = ["test", "--workspace", "--no-run"];
+    let status = Command::new("cargo").args(arguments).current_dir(root).status().context("running cargo")?;
+    ensure!(status.success(), "the tests do not build");
+    Ok(())
+}
+
+/// Builds the test program of the vm lane and says where it lies.
+fn vm_program(root: &Path) -> Result<PathBuf> {
     let output = Command::new("cargo")
-        .args(["test", "--workspace", "--no-run", "--message-format", "json"])
-        .args(selected)
+        .args(["test", "--workspace", "--test", "vm", "--no-run", "--message-format", "json"])
         .stderr(Stdio::inherit())
         .current_dir(root)
         .output()
         .context("running cargo test")?;
-    ensure!(output.status.success(), "the tests do not build");
+    ensure!(output.status.success(), "the vm lane's tests do not build");
     let artifact = |line: &str| -> Option<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let wanted = message["target"]["name"] == "vm" && message["target"]["kind"][0] == "test";
